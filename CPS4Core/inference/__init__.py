@@ -1,0 +1,1 @@
+"""From a volume to labels and attention maps, and the warm worker."""

@@ -1,0 +1,1 @@
+"""Stage 1: encoders, attention maps (eq. 1-3) and the pretraining objectives."""
