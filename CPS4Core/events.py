@@ -1,7 +1,8 @@
 """What a job says while it runs: one JSON object a line.
 
-A job reports through a ``Reporter``, any callable that takes an ``Event``. The same events go to the terminal
-(progress bars), to the run folder (``events.jsonl``) and to 3D Slicer (standard output). Standard library only.
+A job reports through a ``Reporter``, any callable that takes an ``Event``. The same events go to the
+terminal (progress bars), to the run folder (``events.jsonl``) and to 3D Slicer (standard output). Standard
+library only.
 """
 
 from __future__ import annotations
