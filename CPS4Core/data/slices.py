@@ -1,0 +1,128 @@
+"""Volumes made ready for training: canonical slices on disk, read one at a time.
+
+Each case becomes two arrays on the canvas of ``InputSettings``: images, float16, and labels, uint8, both
+(slices, AP, SI). A small JSON file, written last, says which source and settings they came from. Memory does not
+grow with the number of cases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from CPS4Core.cancellation import Cancellation
+from CPS4Core.config import InputSettings
+from CPS4Core.data.dataset import Case
+from CPS4Core.data.geometry import SliceGrid, check_sagittal
+from CPS4Core.data.volumes import read_image, read_labels
+from CPS4Core.errors import CPS4Error
+from CPS4Core.events import Progress, Reporter, Warned
+from CPS4Core.files import read_json, write_json, written_aside
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class SliceStore:
+    """The prepared cases in ``folder``, and how many slices each has."""
+
+    folder: Path
+    counts: dict[str, int]
+
+    def slices_of(self, cases: Sequence[str]) -> list[tuple[str, int]]:
+        """Return every (case, slice number) of ``cases``, leaving out cases that could not be prepared."""
+        return [(case, k) for case in cases for k in range(self.counts.get(case, 0))]
+
+    def image(self, case: str, k: int) -> np.ndarray:
+        """Return one standardised slice, float32, (AP, SI)."""
+        return self._array(case, "images")[k].astype(np.float32)
+
+    def images(self, case: str) -> np.ndarray:
+        """Return the standardised slices of a case, float32, (slices, AP, SI)."""
+        return self._array(case, "images").astype(np.float32)
+
+    def label(self, case: str, k: int) -> np.ndarray:
+        """Return the labels of one slice, uint8, (AP, SI)."""
+        return np.array(self._array(case, "labels")[k])
+
+    def labels(self, case: str) -> np.ndarray:
+        """Return the labels of a case, uint8, (slices, AP, SI)."""
+        return np.array(self._array(case, "labels"))
+
+    def _array(self, case: str, kind: str) -> np.ndarray:
+        # Mapped anew at each call: pages that stay mapped would count as memory of this process.
+        return np.load(self.folder / f"{case}.{kind}.npy", mmap_mode="r", allow_pickle=False)
+
+
+def prepare_slices(
+    cases: Sequence[Case],
+    settings: InputSettings,
+    folder: Path,
+    report: Reporter,
+    cancellation: Cancellation,
+) -> SliceStore:
+    """Prepare the slices of ``cases``, or reuse those in ``folder`` that came from the same files and settings.
+
+    A case that cannot be read is left out with a warning that names the file and the remedy.
+
+    Raises:
+        CPS4Error: if no case could be read, or the folder cannot be written.
+        Cancelled: if the user asked to stop; what is prepared stays.
+    """
+    folder = folder / _settings_key(settings)
+    counts: dict[str, int] = {}
+    for done, case in enumerate(cases):
+        cancellation.check()
+        try:
+            counts[case.name] = _prepare_case(case, settings, folder)
+        except CPS4Error as error:
+            if error.path is not None and folder in error.path.parents:
+                raise
+            report(Warned(f"Left out {case.name}. {error}"))
+        report(Progress(done + 1, len(cases), "Preparing slices"))
+    if not counts:
+        raise CPS4Error("No case could be read.", "See the warnings above for each file.")
+    return SliceStore(folder, counts)
+
+
+def _prepare_case(case: Case, settings: InputSettings, folder: Path) -> int:
+    """Prepare one case unless it is there already; return its number of slices."""
+    stamp = {"version": VERSION, "image": _stamp(case.image), "label": _stamp(case.label)}
+    done = folder / f"{case.name}.json"
+    if done.is_file() and (card := read_json(done)).get("stamp") == stamp:
+        return card["slices"]
+    image = read_image(case.image)
+    check_sagittal(image, case.image)
+    grid = SliceGrid.of(image, settings)
+    images = grid.to_slices(image)
+    labels = None if case.label is None else grid.labels_to_slices(read_labels(case.label, like=image))
+    _write_array(folder / f"{case.name}.images.npy", images.astype(np.float16))
+    if labels is not None:
+        _write_array(folder / f"{case.name}.labels.npy", labels)
+    write_json(done, {"stamp": stamp, "slices": len(images)})
+    return len(images)
+
+
+def _stamp(path: Path | None) -> list[Any] | None:
+    """Return what changes when a file does."""
+    if path is None:
+        return None
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise CPS4Error("The file does not exist.", "Check the data set.", path) from error
+    return [path.name, status.st_size, status.st_mtime_ns]
+
+
+def _settings_key(settings: InputSettings) -> str:
+    return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:12]
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    with written_aside(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)

@@ -1,0 +1,187 @@
+"""A trained model is a folder: safetensors weights beside a JSON card that says what they are.
+
+    model/
+        card.json                   classes, input, settings, versions, data, validation
+        network-000400.safetensors  the segmentation network (stage 2)
+        encoders-000090.safetensors the class prompt model (stage 1)
+        text/                       configuration and tokenizer of the text encoder
+
+The card names its weight files, with their hashes, and is written last: a folder is always one consistent model,
+the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from CPS4Core.anatomy import NUM_CLASSES, STRUCTURES
+from CPS4Core.config import Settings, parse_settings
+from CPS4Core.errors import CPS4Error
+from CPS4Core.files import read_json, write_json
+from CPS4Core.segmentation.unet import ResidualUNet
+from CPS4Core.vision_language.encoders import save_text_architecture
+from CPS4Core.vision_language.model import ClassPromptModel, rebuild_model
+from CPS4Core.weights import load_weights, save_weights
+
+FORMAT = 1
+CARD = "card.json"
+TEXT = "text"
+NETWORK = "network"
+ENCODERS = "encoders"
+
+
+def new_card(settings: Settings, **facts: Any) -> dict[str, Any]:
+    """Return the card of a model that ``settings`` trained; ``facts`` are what else it should say."""
+    return {
+        "format": FORMAT,
+        "classes": new_classes(),
+        "settings": settings.model_dump(mode="json"),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("cps4", "torch", "timm", "transformers")},
+        },
+        "weights": {},
+        **facts,
+    }
+
+
+def write_weights(
+    folder: Path, part: str, step: int, tensors: dict[str, Tensor], card: dict[str, Any]
+) -> None:
+    """Write the weights of ``part`` and then the card that names them; older weights of the part go last.
+
+    Raises:
+        CPS4Error: if the disk is full or the folder cannot be written.
+    """
+    path = folder / f"{part}-{step:06d}.safetensors"
+    save_weights(path, tensors)
+    card["weights"][part] = {"file": path.name, "sha256": _hash(path)}
+    write_json(folder / CARD, card)
+    for old in folder.glob(f"{part}-*.safetensors"):
+        if old != path:
+            old.unlink()
+
+
+def write_text_architecture(folder: Path, model: ClassPromptModel) -> None:
+    """Write what rebuilds the text encoder of ``model`` without a network."""
+    save_text_architecture(model.text, folder / TEXT)
+
+
+def copy_encoders(source: Path, destination: Path, card: dict[str, Any]) -> None:
+    """Copy the encoders of the model in ``source`` to ``destination``, and name them in ``card``.
+
+    Raises:
+        CPS4Error: if ``source`` has none.
+    """
+    entry = _entry(source, read_card(source), ENCODERS)
+    destination.mkdir(parents=True, exist_ok=True)
+    target = destination / entry["file"]
+    if not target.is_file() or _hash(target) != entry["sha256"]:
+        shutil.copyfile(source / entry["file"], target)
+        shutil.copytree(source / TEXT, destination / TEXT, dirs_exist_ok=True)
+    card["weights"][ENCODERS] = entry
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Return the card of the model in ``folder``.
+
+    Raises:
+        CPS4Error: if the folder holds no model, or one of another version or class table.
+    """
+    folder = Path(folder)
+    if not (folder / CARD).is_file():
+        raise CPS4Error(
+            f"This is no model folder: it has no {CARD}.",
+            "Choose the folder `model` of a training run.",
+            folder,
+        )
+    card = read_json(folder / CARD)
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise CPS4Error(
+            "The model was written by another version of CPS4.", "Train it again or update CPS4.", folder
+        )
+    classes = card.get("classes", {})
+    if len(classes) != NUM_CLASSES or classes != new_classes():
+        raise CPS4Error(
+            f"The model knows {len(classes)} classes; this version has {NUM_CLASSES}, in its own order.",
+            "Train it again with this version.",
+            folder,
+        )
+    return card
+
+
+def new_classes() -> dict[str, int]:
+    """Return the class table as a card holds it."""
+    return {"background": 0, **{structure.short: structure.label for structure in STRUCTURES}}
+
+
+def card_settings(card: dict[str, Any]) -> Settings:
+    """Return the settings that trained the model of ``card``."""
+    return parse_settings(card["settings"])
+
+
+def load_network(folder: Path) -> ResidualUNet:
+    """Return the segmentation network of the model in ``folder``, in evaluation mode, on the CPU.
+
+    Raises:
+        CPS4Error: if there is none, or its weights are damaged or of another shape.
+    """
+    card = read_card(folder)
+    network = ResidualUNet(card_settings(card).train.widths)
+    _fill(network, folder, _entry(folder, card, NETWORK))
+    return network.eval()
+
+
+def load_encoders(folder: Path) -> ClassPromptModel:
+    """Return the class prompt model of the model in ``folder``, in evaluation mode, on the CPU.
+
+    Raises:
+        CPS4Error: if there is none, or its weights are damaged or of another shape.
+    """
+    card = read_card(folder)
+    settings = card_settings(card)
+    model = rebuild_model(settings.encoders, settings.input.size, Path(folder) / TEXT)
+    _fill(model, folder, _entry(folder, card, ENCODERS))
+    return model.eval()
+
+
+def has(folder: Path, part: str) -> bool:
+    """Return whether the model in ``folder`` has ``part``."""
+    return part in read_card(folder)["weights"]
+
+
+def _entry(folder: Path, card: dict[str, Any], part: str) -> dict[str, str]:
+    if part not in card["weights"]:
+        command = "`cps4 train`" if part == NETWORK else "`cps4 pretrain`"
+        what = "segmentation network" if part == NETWORK else "class prompt encoders"
+        raise CPS4Error(f"The model has no {what}.", f"Choose a model that {command} made.", folder)
+    return card["weights"][part]
+
+
+def _fill(module: nn.Module, folder: Path, entry: dict[str, str]) -> None:
+    path = Path(folder) / Path(entry["file"]).name
+    tensors, _ = load_weights(path)
+    if _hash(path) != entry["sha256"]:
+        raise CPS4Error(
+            "The weights are not those that the card names.", "Copy the whole folder again.", path
+        )
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CPS4Error(
+            "The weights do not fit the network that the card describes.",
+            "Copy the whole folder again.",
+            path,
+        ) from error
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,38 @@
+"""Losses of stage 2 (eq. 5-7). The paper writes a minus before a cross-entropy; the cross-entropy is minimised."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from CPS4Core.anatomy import IGNORE
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the cross-entropy of eq. 5-7: the mean over the pixels of an image, then over images.
+
+    Args:
+        logits: shape (images, classes, H, W).
+        target: labels, int64, (images, H, W), ``IGNORE`` where unknown; or class weights, (images, classes, H, W).
+    """
+    logits = logits.float()
+    if target.is_floating_point():
+        return -(target * logits.log_softmax(1)).sum(1).mean()
+    per_pixel = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
+    known = (target != IGNORE).sum((1, 2)).clamp_min(1)
+    return (per_pixel.sum((1, 2)) / known).mean()
+
+
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Return one minus the Dice of softmax and labels over the batch, mean over all classes.
+
+    Args:
+        logits: shape (images, classes, H, W).
+        target: labels, int64, shape (images, H, W), ``IGNORE`` where unknown.
+    """
+    known = (target != IGNORE).unsqueeze(1)
+    truth = F.one_hot(target * known.squeeze(1), logits.shape[1]).movedim(-1, 1) * known
+    probabilities = logits.float().softmax(1) * known
+    overlap = (probabilities * truth).sum((0, 2, 3))
+    size = (probabilities.square() + truth).sum((0, 2, 3))
+    return (1 - (2 * overlap + 1e-5) / (size + 1e-5)).mean()

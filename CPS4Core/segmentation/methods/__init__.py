@@ -1,0 +1,30 @@
+"""The systems of Table 1: one file each, one interface, found by name."""
+
+from __future__ import annotations
+
+from CPS4Core.errors import CPS4Error
+from CPS4Core.segmentation.methods.cps4 import CPS4
+from CPS4Core.segmentation.methods.mean_teacher import HardMeanTeacher, SoftMeanTeacher
+from CPS4Core.segmentation.methods.method import Batch, Method
+from CPS4Core.segmentation.methods.supervised import Supervised
+
+METHODS: dict[str, type[Method]] = {
+    "supervised": Supervised,
+    "mean_teacher": SoftMeanTeacher,
+    "mean_teacher_hard": HardMeanTeacher,
+    "cps4": CPS4,
+}
+
+
+def find_method(name: str) -> type[Method]:
+    """Return the method called ``name``.
+
+    Raises:
+        CPS4Error: if there is none.
+    """
+    if name not in METHODS:
+        raise CPS4Error(f"There is no method {name!r}.", f"Choose one of: {', '.join(METHODS)}.")
+    return METHODS[name]
+
+
+__all__ = ["METHODS", "Batch", "Method", "find_method"]

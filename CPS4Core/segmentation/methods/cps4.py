@@ -1,0 +1,37 @@
+"""CPS4: class prompts improve the mean teacher's pseudo-labels (paper, section 2.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from CPS4Core.config import TrainSettings
+from CPS4Core.segmentation.losses import cross_entropy
+from CPS4Core.segmentation.methods.method import Batch, Method
+from CPS4Core.segmentation.pseudo_labels import MeanTeacher, enhance
+
+
+class CPS4(Method):
+    """1/2 (L_semi_text + L_semi_enhance) + L_sup."""
+
+    needs_text = True
+
+    def __init__(self, settings: TrainSettings):
+        super().__init__(settings)
+        self.teacher = MeanTeacher(self.student, settings.ema_decay)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        y_l, y_s = self.student(torch.cat([batch.labelled, batch.unlabelled])).split(  # eq. 4
+            [len(batch.labelled), len(batch.unlabelled)]
+        )
+        y_t = self.teacher(batch.unlabelled)
+        target = enhance(y_t, batch.text_maps, self.settings.enhanced_target)
+
+        supervised = cross_entropy(y_l, batch.labels)  # eq. 5
+        semi_text = cross_entropy(y_s, batch.text_labels)  # eq. 6
+        semi_enhance = cross_entropy(y_s, target)  # eq. 7
+        total = (self.settings.text_weight * semi_text + semi_enhance) / 2 + supervised
+        return {"total": total, "sup": supervised, "semi_text": semi_text, "semi_enhance": semi_enhance}
+
+    def after_step(self, step: int) -> None:
+        self.teacher.follow(self.student, step)

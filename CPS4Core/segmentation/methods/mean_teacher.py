@@ -1,0 +1,67 @@
+"""Mean Teacher (Tarvainen and Valpola, 2017), in its published form and in the form that CPS4 builds on."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from CPS4Core.config import TrainSettings
+from CPS4Core.segmentation.losses import cross_entropy, dice_loss
+from CPS4Core.segmentation.methods.method import Batch, Method
+from CPS4Core.segmentation.pseudo_labels import MeanTeacher
+
+CONSISTENCY_WEIGHT = 0.1
+CONSISTENCY_START = 1 / 30
+"""Share of the training before the consistency term sets in: 1,000 of the usual 30,000 iterations."""
+NOISE = 0.1
+NOISE_LIMIT = 0.2
+
+
+class SoftMeanTeacher(Method):
+    """1/2 (CE + Dice) + lambda(t) MSE(softmax student, softmax teacher), noise on the teacher's input."""
+
+    def __init__(self, settings: TrainSettings):
+        super().__init__(settings)
+        self.teacher = MeanTeacher(self.student, settings.ema_decay, average_buffers=False)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        y_l, y_s = self.student(torch.cat([batch.labelled, batch.unlabelled])).split(
+            [len(batch.labelled), len(batch.unlabelled)]
+        )
+        supervised = (cross_entropy(y_l, batch.labels) + dice_loss(y_l, batch.labels)) / 2
+        noise = (NOISE * torch.randn_like(batch.unlabelled)).clamp(-NOISE_LIMIT, NOISE_LIMIT)
+        y_t = self.teacher(batch.unlabelled + noise)
+        consistency = (y_s.float().softmax(1) - y_t).square().mean()
+        total = supervised + consistency_weight(batch.progress) * consistency
+        return {"total": total, "sup": supervised, "consistency": consistency}
+
+    def after_step(self, step: int) -> None:
+        self.teacher.follow(self.student, step)
+
+
+class HardMeanTeacher(Method):
+    """L_sup (eq. 5) + CE to the teacher's hard labels: no noise, no ramp. CPS4 without its text maps."""
+
+    def __init__(self, settings: TrainSettings):
+        super().__init__(settings)
+        self.teacher = MeanTeacher(self.student, settings.ema_decay)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        y_l, y_s = self.student(torch.cat([batch.labelled, batch.unlabelled])).split(
+            [len(batch.labelled), len(batch.unlabelled)]
+        )
+        supervised = cross_entropy(y_l, batch.labels)
+        consistency = cross_entropy(y_s, self.teacher(batch.unlabelled).argmax(1))
+        return {"total": supervised + consistency, "sup": supervised, "consistency": consistency}
+
+    def after_step(self, step: int) -> None:
+        self.teacher.follow(self.student, step)
+
+
+def consistency_weight(progress: float) -> float:
+    """Return lambda(t) = 0.1 exp(-5 (1 - t/T)^2), zero at the start of the training."""
+    if progress < CONSISTENCY_START:
+        return 0.0
+    return CONSISTENCY_WEIGHT * math.exp(-5 * (1 - min(progress, 1.0)) ** 2)

@@ -1,0 +1,72 @@
+"""What every semi-supervised system has in common: networks, the loss of one step, what follows the step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from CPS4Core.config import TrainSettings
+from CPS4Core.segmentation.unet import ResidualUNet
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The slices of one training step, already augmented."""
+
+    labelled: Tensor
+    """x_l, standardised, shape (n, 1, H, W)."""
+    labels: Tensor
+    """y_g, int64, ``IGNORE`` where unknown, shape (n, H, W)."""
+    unlabelled: Tensor
+    """x_u, standardised, shape (m, 1, H, W)."""
+    text_maps: Tensor | None = None
+    """y_text of x_u, the stacked binary maps of eq. 3, bool, shape (m, classes, H, W)."""
+    text_labels: Tensor | None = None
+    """The same maps merged into labels, int64, shape (m, H, W)."""
+    progress: float = 0.0
+    """Share of the training done, 0 to 1."""
+    step: int = 0
+
+    def split(self, parts: int) -> list[Batch]:
+        """Cut the batch into ``parts``, each with its share of labelled and unlabelled slices."""
+        names = ("labelled", "labels", "unlabelled", "text_maps", "text_labels")
+        pieces = {name: getattr(self, name).chunk(parts) for name in names if getattr(self, name) is not None}
+        return [
+            replace(self, **dict(zip(pieces, each, strict=True)))
+            for each in zip(*pieces.values(), strict=True)
+        ]
+
+
+class Method(nn.Module):
+    """One system of the paper's Table 1.
+
+    A method is one file: it holds its networks, computes the loss of a step in ``forward`` and does in
+    ``after_step`` what follows the optimiser. Its state dict is the whole of its state.
+
+    Args:
+        settings: those of stage 2.
+    """
+
+    needs_unlabelled: ClassVar[bool] = True
+    """Whether the steps carry unlabelled slices."""
+    needs_text: ClassVar[bool] = False
+    """Whether they carry text maps of them."""
+
+    def __init__(self, settings: TrainSettings):
+        super().__init__()
+        self.settings = settings
+        self.student = ResidualUNet(settings.widths)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that segments once training is done."""
+        return self.student
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the terms of the loss; ``total`` is what training minimises."""
+        raise NotImplementedError
+
+    def after_step(self, step: int) -> None:
+        """Update what the optimiser does not; ``step`` counts from 1."""

@@ -1,0 +1,47 @@
+"""Which device and precision a job uses."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import torch
+
+from CPS4Core.errors import CPS4Error
+
+Precision = Literal["no", "bf16"]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device called ``name``: ``auto``, ``cpu``, ``mps``, ``cuda`` or ``cuda:1``.
+
+    ``auto`` takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        CPS4Error: if this machine has no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise CPS4Error(f"There is no device {name!r} here.", "Use `auto`, or see `cps4 doctor`.") from error
+    return device
+
+
+def choose_precision(device: torch.device) -> Precision:
+    """Return ``bf16`` where the device computes it faster than float32, else ``no`` (float32)."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    if device.type == "cpu":
+        return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
+    return "no"
+
+
+def make_deterministic() -> None:
+    """Make the same seed give the same run on the same machine."""
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True

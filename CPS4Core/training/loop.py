@@ -1,0 +1,254 @@
+"""The training loop of both stages.
+
+Everything random in a step is drawn from the seed and the step's number, so a run needs no state of random
+generators: started again from a checkpoint, it repeats the same steps and ends in the same weights.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor
+
+from CPS4Core.cancellation import Cancellation
+from CPS4Core.config import Settings
+from CPS4Core.errors import Cancelled, CPS4Error
+from CPS4Core.events import Artifact, Event, Finished, Metric, Progress, Warned
+from CPS4Core.training.checkpoint import load_checkpoint, save_checkpoint
+from CPS4Core.training.devices import choose_precision
+from CPS4Core.training.run_folder import RunFolder
+from CPS4Core.training.stage import Stage
+
+LOG_EVERY = 10
+"""Steps between two points of the loss curves."""
+LOAD_AHEAD = 4
+"""Batches that are read from disk before they are needed."""
+
+
+def make_accelerator(device: torch.device) -> Accelerator:
+    """Return the accelerator for ``device``, in the precision that suits it; several processes where launched so."""
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision=choose_precision(device),
+        kwargs_handlers=[
+            # Statistics are the same in all processes (BatchNorm2d), and a text model has layers we don't use.
+            DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
+        ],
+    )
+
+
+class TrainingLoop:
+    """Runs a stage from its checkpoint, or from the start, to its end.
+
+    Args:
+        stage: what to train.
+        run: where it is kept.
+        settings: seed and checkpoint interval.
+        accelerator: device, precision and processes.
+        cancellation: tells when the user wants to stop.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        run: RunFolder,
+        settings: Settings,
+        accelerator: Accelerator,
+        cancellation: Cancellation,
+    ):
+        self.stage = stage
+        self.run_folder = run
+        self.settings = settings
+        self.accelerator = accelerator
+        self.cancellation = cancellation
+        self.step = 0
+        self.best_score = -np.inf
+        self._unwritten: tuple[dict[str, Tensor], int, dict[str, float]] | None = None
+        self._saved_at = time.monotonic()
+        self._waited = 0.0
+        self._parts = 1
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises:
+            Cancelled: if the user stopped it; the checkpoint is written.
+            CPS4Error: if the device has not enough memory for one slice, or the disk is full.
+        """
+        if self.run_folder.checkpoint.exists():
+            self._resume()
+        self.module, self.optimizer = self.accelerator.prepare(self.stage.module, self.stage.optimizer)
+        self.module.train()
+        started, first = time.monotonic(), self.step
+        for loaded in self._batches():
+            if self._cancelled():
+                self._save()
+                raise Cancelled
+            terms = self._train_step(loaded)
+            self.step += 1
+            self.stage.after_step(self.step)
+            self._tell(terms, started, first)
+            if self.step % self.stage.steps_per_epoch == 0:
+                self._end_epoch()
+        self._save()
+        seconds = time.monotonic() - started
+        details = {
+            "steps": self.step,
+            "seconds": seconds,
+            "waiting_for_data": self._waited / max(seconds, 1e-9),
+        }
+        self._report(Artifact("model", str(self.run_folder.model), {"score": float(self.best_score)}))
+        self._report(Finished(details=details))
+
+    def _cancelled(self) -> bool:
+        """Return whether any process was asked to stop, so that all stop at the same step."""
+        requested = torch.tensor(float(self.cancellation.requested), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(requested, "sum") > 0)
+
+    def _train_step(self, loaded: Any) -> dict[str, Tensor]:
+        """Do one optimiser step; with too little memory, in smaller parts of the same batch."""
+        while True:
+            torch.manual_seed(self._step_seed())
+            batch = self.stage.prepare(loaded, self.step)
+            buffers = {name: each.clone() for name, each in self.stage.module.named_buffers()}
+            try:
+                return self._backward_and_step(self.stage.split(batch, self._parts))
+            except torch.OutOfMemoryError:
+                self.optimizer.zero_grad()
+                with torch.no_grad():
+                    for name, each in self.stage.module.named_buffers():
+                        each.copy_(buffers[name])
+                del batch, buffers
+                self._halve()
+
+    def _backward_and_step(self, parts: list[tuple]) -> dict[str, Tensor]:
+        sums: dict[str, Tensor] = {}
+        for number, arguments in enumerate(parts, start=1):
+            last = number == len(parts)
+            with nullcontext() if last else self.accelerator.no_sync(self.module):
+                terms = self.module(*arguments)
+                self.accelerator.backward(terms["total"] / len(parts))
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0) + value.detach() / len(parts)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return sums
+
+    def _halve(self) -> None:
+        """Use parts half as large from now on; the batch as a whole stays the same."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        remedy = "Use a device with more memory, a smaller input.size or smaller train.widths."
+        if self.accelerator.num_processes > 1:
+            raise CPS4Error("A device ran out of memory.", f"Set a smaller batch. {remedy}")
+        self._parts *= 2
+        if self._parts > self.stage.smallest_batch:
+            raise CPS4Error("The device's memory does not suffice for one slice.", remedy)
+        self._report(
+            Warned(f"Not enough device memory: going on in {self._parts} parts a step, with the same batch.")
+        )
+
+    def _end_epoch(self) -> None:
+        epoch = self.step // self.stage.steps_per_epoch
+        metrics: dict[str, float] = {}
+        if epoch % self.stage.validate_every == 0 or self.step == self.stage.total_steps:
+            self.module.eval()
+            metrics = self.stage.validate()
+            self.module.train()
+            self._keep_if_best(metrics)
+        self.stage.end_epoch(epoch, metrics)
+        if metrics:
+            self._report(Metric(self.step, metrics))
+        if time.monotonic() - self._saved_at >= 60 * self.settings.checkpoint_minutes:
+            self._save()
+
+    def _keep_if_best(self, metrics: dict[str, float]) -> None:
+        """Remember the weights with the best validation score; without validation, the latest."""
+        score = self.stage.score(metrics) if metrics else float(self.step)
+        if score > self.best_score:
+            self.best_score = score
+            weights = {name: each.detach().cpu().clone() for name, each in self.stage.model_weights().items()}
+            self._unwritten = (weights, self.step, metrics)
+
+    def _save(self) -> None:
+        """Write the best model and the checkpoint; in this order, so that a checkpoint's best model exists."""
+        if self.accelerator.is_main_process:
+            if self._unwritten is not None:
+                self.stage.write_model(*self._unwritten)
+                self._unwritten = None
+            state = {
+                "step": self.step,
+                "best_score": float(self.best_score),
+                "parts": self._parts,
+                "module": self.stage.module.state_dict(),
+                "optimizer": self.stage.optimizer.state_dict(),
+                "schedule": self.stage.schedule_state(),
+            }
+            save_checkpoint(self.run_folder.checkpoint, state)
+        self.accelerator.wait_for_everyone()
+        self._saved_at = time.monotonic()
+
+    def _resume(self) -> None:
+        state = load_checkpoint(self.run_folder.checkpoint)
+        self.step = state["step"]
+        self.best_score = state["best_score"]
+        self._parts = state["parts"]
+        self.stage.module.load_state_dict(state["module"])
+        self.stage.optimizer.load_state_dict(state["optimizer"])
+        self.stage.load_schedule_state(state["schedule"])
+
+    def _batches(self) -> Iterator[Any]:
+        """Yield the loaded batch of each remaining step, read ahead in a thread."""
+        steps = range(self.step, self.stage.total_steps)
+        for loaded, waited in read_ahead(self.stage.load, steps):
+            self._waited += waited
+            yield loaded
+
+    def _step_seed(self) -> int:
+        sequence = np.random.SeedSequence([self.settings.seed, self.step, self.accelerator.process_index])
+        return int(sequence.generate_state(1)[0])
+
+    def _tell(self, terms: dict[str, Tensor], started: float, first: int) -> None:
+        if self.step % LOG_EVERY and self.step != self.stage.total_steps:
+            return
+        means = self.accelerator.reduce(terms, "mean")
+        rate = self.stage.optimizer.param_groups[0]["lr"]
+        self._report(Metric(self.step, {**{k: float(v) for k, v in means.items()}, "learning_rate": rate}))
+        seconds = (time.monotonic() - started) / (self.step - first)
+        left = seconds * (self.stage.total_steps - self.step)
+        self._report(Progress(self.step, self.stage.total_steps, self.stage.name, left))
+
+    def _report(self, event: Event) -> None:
+        if self.accelerator.is_main_process:
+            self.run_folder.report(event)
+
+
+def read_ahead(load: Callable[[int], Any], steps: range) -> Iterator[tuple[Any, float]]:
+    """Yield ``load(step)`` of each step, read in a thread before it is needed, and the seconds spent waiting."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+    waiting: deque[Future] = deque()
+    upcoming = iter(steps)
+    try:
+        for step in upcoming:
+            waiting.append(pool.submit(load, step))
+            if len(waiting) == LOAD_AHEAD:
+                break
+        while waiting:
+            start = time.monotonic()
+            loaded = waiting.popleft().result()
+            waited = time.monotonic() - start
+            for step in upcoming:
+                waiting.append(pool.submit(load, step))
+                break
+            yield loaded, waited
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,88 @@
+"""The text maps of eq. 3, computed once for each unlabelled case and kept on disk.
+
+Kept are the attention maps at token resolution and Otsu's thresholds, a hundredth of the size of the binary maps.
+Upsampled and thresholded on the device, they give the same maps, warped along with an augmented image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from CPS4Core.cancellation import Cancellation
+from CPS4Core.data.slices import SliceStore
+from CPS4Core.events import Progress, Reporter
+from CPS4Core.files import written_aside
+from CPS4Core.vision_language.maps import otsu_thresholds, upsample
+from CPS4Core.vision_language.model import ClassPromptModel
+
+SLICES_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class TextMaps:
+    """Attention maps and thresholds of the cases in ``folder``."""
+
+    folder: Path
+
+    def attention(self, case: str, k: int) -> np.ndarray:
+        """Return A of one slice, float32 in (0, 1), (classes, h, w)."""
+        return self._array(case, "attention")[k].astype(np.float32)
+
+    def thresholds(self, case: str, k: int) -> np.ndarray:
+        """Return Otsu's threshold of each class on Up(A) of one slice, float32, (classes,)."""
+        return np.array(self._array(case, "thresholds")[k])
+
+    def _array(self, case: str, kind: str) -> np.ndarray:
+        return np.load(self.folder / f"{case}.{kind}.npy", mmap_mode="r", allow_pickle=False)
+
+
+@torch.inference_mode()
+def compute_text_maps(
+    model: ClassPromptModel,
+    store: SliceStore,
+    cases: Sequence[str],
+    folder: Path,
+    device: torch.device,
+    report: Reporter,
+    cancellation: Cancellation,
+) -> TextMaps:
+    """Compute the text maps of ``cases`` that ``folder`` lacks; the encoders are frozen.
+
+    Raises:
+        Cancelled: if the user asked to stop; what is computed stays.
+        CPS4Error: if the folder cannot be written.
+    """
+    model = model.to(device).eval()
+    F_T = model.prompt_tokens(model.class_prompts())
+    for done, case in enumerate(cases):
+        cancellation.check()
+        if not (folder / f"{case}.thresholds.npy").exists():
+            attention, thresholds = _case_maps(model, F_T, store.images(case), device)
+            _write(folder / f"{case}.attention.npy", attention)
+            _write(folder / f"{case}.thresholds.npy", thresholds)
+        report(Progress(done + 1, len(cases), "Text maps"))
+    return TextMaps(folder)
+
+
+def _case_maps(
+    model: ClassPromptModel, F_T: torch.Tensor, images: np.ndarray, device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return A, float16, (slices, classes, h, w), and the thresholds, float32, (slices, classes)."""
+    size = images.shape[-2:]
+    attention, thresholds = [], []
+    for chunk in torch.from_numpy(images).unsqueeze(1).split(SLICES_AT_ONCE):
+        # Rounded first: the thresholds must belong to the maps as they will be read.
+        A = model.attention(chunk.to(device), F_T).half()
+        attention.append(A.cpu().numpy())
+        thresholds.extend(otsu_thresholds(each).cpu().numpy() for each in upsample(A.float(), size))
+    return np.concatenate(attention), np.stack(thresholds)
+
+
+def _write(path: Path, array: np.ndarray) -> None:
+    with written_aside(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)

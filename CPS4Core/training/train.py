@@ -1,0 +1,283 @@
+"""Stage 2: class prompt driven semi-supervised segmentation (paper, section 2.2), and every system beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from CPS4Core.cancellation import Cancellation
+from CPS4Core.config import Settings
+from CPS4Core.data.augment import Augmentation, draw
+from CPS4Core.errors import CPS4Error
+from CPS4Core.evaluation.metrics import mean_scores
+from CPS4Core.events import Reporter, Started
+from CPS4Core.model_folder import (
+    ENCODERS,
+    NETWORK,
+    card_settings,
+    copy_encoders,
+    load_encoders,
+    new_card,
+    read_card,
+    write_weights,
+)
+from CPS4Core.segmentation.methods import Batch, find_method
+from CPS4Core.training.devices import make_deterministic
+from CPS4Core.training.inputs import TrainingInputs, open_inputs
+from CPS4Core.training.loop import TrainingLoop, make_accelerator
+from CPS4Core.training.run_folder import RunFolder
+from CPS4Core.training.sampling import EndlessShuffle
+from CPS4Core.training.stage import Stage
+from CPS4Core.training.text_maps import TextMaps, compute_text_maps
+from CPS4Core.vision_language.maps import gate_absent, merge_maps, threshold_maps
+
+RATE_DROP = 5
+"""The learning rate is divided by this at each of ``rate_drops`` (paper, section 3)."""
+
+
+class Segmentation(Stage):
+    """Stage 2 on labelled and unlabelled slices.
+
+    Args:
+        inputs: prepared slices and their split.
+        settings: the whole settings of the run.
+        accelerator: device and processes.
+        text_maps: of the unlabelled slices, for a method that needs them.
+        encoders: model folder of stage 1, which the finished model takes along.
+        model_folder: where the best network is written.
+    """
+
+    name = "stage 2"
+
+    def __init__(
+        self,
+        inputs: TrainingInputs,
+        settings: Settings,
+        accelerator: Accelerator,
+        text_maps: TextMaps | None,
+        encoders: Path | None,
+        model_folder: Path,
+    ):
+        self.inputs = inputs
+        self.settings = settings
+        self.accelerator = accelerator
+        self.text_maps = text_maps
+        self.encoders = encoders
+        self.model_folder = model_folder
+        train = settings.train
+        labelled = inputs.store.slices_of(inputs.split.labelled)
+        unlabelled = inputs.store.slices_of(inputs.split.unlabelled)
+        self.batch = inputs.share_of(train.batch, accelerator)
+        self.labelled = EndlessShuffle(labelled, [settings.seed, 2])
+        uses_unlabelled = find_method(train.method).needs_unlabelled
+        self.unlabelled = EndlessShuffle(unlabelled, [settings.seed, 3]) if uses_unlabelled else None
+        self.epochs = train.epochs
+        self.steps_per_epoch = train.steps_per_epoch or -(-len(unlabelled or labelled) // train.batch)
+        self.validate_every = train.validate_every
+
+        torch.manual_seed(settings.seed)
+        self.module = find_method(train.method)(train)
+        self.module.to(accelerator.device, memory_format=torch.channels_last)
+        self.optimizer = torch.optim.Adam(
+            [each for each in self.module.parameters() if each.requires_grad],
+            lr=train.learning_rate,
+            weight_decay=train.weight_decay,
+        )
+        self.schedule = torch.optim.lr_scheduler.MultiStepLR(
+            self.optimizer,
+            milestones=[round(share * train.epochs) for share in train.rate_drops],
+            gamma=1 / RATE_DROP,
+        )
+
+    @property
+    def smallest_batch(self) -> int:
+        return self.batch
+
+    def load(self, step: int) -> dict[str, Any]:
+        start = step * self.settings.train.batch + self.accelerator.process_index * self.batch
+        store = self.inputs.store
+        chosen = self.labelled.take(start, self.batch)
+        loaded = {
+            "labelled": _stack(store.image(*each) for each in chosen).unsqueeze(1),
+            "labels": _stack(store.label(*each) for each in chosen),
+            "start": start,
+        }
+        if self.unlabelled is not None:
+            chosen = self.unlabelled.take(start, self.batch)
+            loaded["unlabelled"] = _stack(store.image(*each) for each in chosen).unsqueeze(1)
+            if self.text_maps is not None:
+                loaded["attention"] = _stack(self.text_maps.attention(*each) for each in chosen)
+                loaded["thresholds"] = _stack(self.text_maps.thresholds(*each) for each in chosen)
+        return loaded
+
+    def prepare(self, loaded: dict[str, Any], step: int) -> Batch:
+        device = self.accelerator.device
+        on_device = {name: each.to(device) for name, each in loaded.items() if isinstance(each, Tensor)}
+        change_l, change_u = (self._draw(loaded["start"], stream) for stream in (21, 22))
+        images = change_l.images(on_device["labelled"])
+        unlabelled = on_device.get("unlabelled", images[:0])
+        batch = {
+            "labelled": images.contiguous(memory_format=torch.channels_last),
+            "labels": change_l.labels(on_device["labels"]),
+            "unlabelled": change_u.images(unlabelled).contiguous(memory_format=torch.channels_last)
+            if len(unlabelled)
+            else unlabelled,
+        }
+        if "attention" in on_device:
+            maps = self._text_maps(on_device["attention"], on_device["thresholds"], change_u)
+            batch["text_maps"], batch["text_labels"] = maps
+        return Batch(**batch, progress=step / self.total_steps, step=step)
+
+    def split(self, batch: Batch, parts: int) -> list[tuple]:
+        return [(each,) for each in batch.split(parts)]
+
+    def after_step(self, step: int) -> None:
+        self.module.after_step(step)
+
+    @torch.inference_mode()
+    def validate(self) -> dict[str, float]:
+        """Return mDice and mIoU over the validation cases, on the canvas."""
+        network = self.module.network
+        pairs = []
+        for case in self.inputs.split.validation:
+            if case not in self.inputs.store.counts:
+                continue
+            images = torch.from_numpy(self.inputs.store.images(case)).unsqueeze(1)
+            with self.accelerator.autocast():
+                predicted = [
+                    network(chunk.to(self.accelerator.device)).argmax(1).cpu()
+                    for chunk in images.split(self.batch)
+                ]
+            pairs.append((torch.cat(predicted).numpy().astype(np.uint8), self.inputs.store.labels(case)))
+        if not pairs:
+            return {}
+        mdice, miou = mean_scores(pairs)
+        return {"validation_mdice": mdice, "validation_miou": miou}
+
+    def score(self, metrics: dict[str, float]) -> float:
+        return metrics["validation_mdice"]
+
+    def end_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
+        self.schedule.step()
+
+    def schedule_state(self) -> dict[str, Any]:
+        return self.schedule.state_dict()
+
+    def load_schedule_state(self, state: dict[str, Any]) -> None:
+        # JSON has no Counter; the milestones come from the settings.
+        self.schedule.load_state_dict({**state, "milestones": self.schedule.milestones})
+
+    def model_weights(self) -> dict[str, Tensor]:
+        return self.module.network.state_dict()
+
+    def write_model(self, weights: dict[str, Tensor], step: int, metrics: dict[str, float]) -> None:
+        card = new_card(self.settings, stage=2, step=step, validation=metrics, data=self.inputs.facts())
+        if self.encoders is not None:
+            copy_encoders(self.encoders, self.model_folder, card)
+        write_weights(self.model_folder, NETWORK, step, weights, card)
+
+    def _draw(self, start: int, stream: int) -> Augmentation:
+        seeds = [[self.settings.seed, stream, start + place] for place in range(self.batch)]
+        return draw(self.settings.input.size, self.settings.augment, seeds, self.accelerator.device)
+
+    def _text_maps(self, A: Tensor, thresholds: Tensor, change: Augmentation) -> tuple[Tensor, Tensor]:
+        """Return y_text, stacked and merged, of slices that ``change`` augments."""
+        if self.settings.train.presence_gate:
+            thresholds = gate_absent(thresholds, A, self.settings.train.presence_threshold)
+        warped = change.attention(A)
+        stacked = threshold_maps(warped, thresholds) & change.inside.unsqueeze(1)
+        return stacked, merge_maps(stacked, warped)
+
+
+def train(
+    data_set: Path,
+    output: Path,
+    settings: Settings,
+    *,
+    ratio: float,
+    encoders: Path | None,
+    device: torch.device,
+    report: Reporter,
+    cancellation: Cancellation,
+    cache: Path | None = None,
+) -> Path:
+    """Run stage 2, or go on with the run in ``output``, and return the folder of the trained model.
+
+    Args:
+        data_set: folder in the layout of nnU-Net v2.
+        output: run folder.
+        settings: the whole settings; ``train``, ``input`` and ``augment`` matter here.
+        ratio: share of the labelled patients whose labels are used, in (0, 1].
+        encoders: model folder of stage 1; needed by a method that uses text maps.
+        device: where to compute.
+        report: receives the events.
+        cancellation: tells when to stop.
+        cache: where prepared slices are kept; the data set's folder ``preprocessed`` if None.
+
+    Raises:
+        CPS4Error: if the data, the settings, the encoders or the output folder are not usable.
+        Cancelled: if the user stopped it; the same call goes on.
+    """
+    make_deterministic()
+    method = find_method(settings.train.method)
+    if method.needs_text:
+        settings = _with_encoders(settings, encoders)
+    else:
+        encoders = None
+    accelerator = make_accelerator(device)
+    inputs = open_inputs(data_set, settings, ratio, cache, accelerator, report, cancellation, unlabelled=True)
+    if method.needs_unlabelled and not inputs.store.slices_of(inputs.split.unlabelled):
+        raise CPS4Error(
+            "There is no unlabelled case to learn from.",
+            "Add images without labels, choose a ratio below 1, or train with `--method supervised`.",
+            data_set,
+        )
+    identity = {
+        "stage": 2,
+        "settings": settings.model_dump(mode="json", exclude={"pretrain", "encoders", "checkpoint_minutes"}),
+        "data": inputs.facts(),
+        "encoders": None if encoders is None else read_card(encoders)["weights"][ENCODERS]["sha256"],
+    }
+    with RunFolder(output, identity, report, main=accelerator.is_main_process) as run:
+        maps = None
+        if encoders is not None:
+            with accelerator.main_process_first():
+                maps = compute_text_maps(
+                    load_encoders(encoders),
+                    inputs.store,
+                    inputs.split.unlabelled,
+                    run.path / "text_maps" / identity["encoders"][:12],
+                    accelerator.device,
+                    run.report,
+                    cancellation,
+                )
+        stage = Segmentation(inputs, settings, accelerator, maps, encoders, run.model)
+        run.report(Started("train", {"device": str(accelerator.device), "steps": stage.total_steps}))
+        TrainingLoop(stage, run, settings, accelerator, cancellation).run()
+    return run.model
+
+
+def _with_encoders(settings: Settings, encoders: Path | None) -> Settings:
+    """Return the settings with those of the trained ``encoders`` in place, which the finished model takes along."""
+    if encoders is None:
+        raise CPS4Error(
+            f"The method {settings.train.method!r} needs trained encoders.",
+            "Run `cps4 pretrain` first and name its model folder with --encoders.",
+        )
+    theirs = card_settings(read_card(encoders))
+    if theirs.input != settings.input:
+        raise CPS4Error(
+            "The encoders were trained on slices of another size or spacing.",
+            "Use the same preset and input settings in both stages.",
+            encoders,
+        )
+    return settings.model_copy(update={"encoders": theirs.encoders, "pretrain": theirs.pretrain})
+
+
+def _stack(arrays: Any) -> Tensor:
+    return torch.from_numpy(np.stack(list(arrays)))

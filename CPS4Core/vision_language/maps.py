@@ -1,0 +1,89 @@
+"""From attention maps to class prompt guided segmentation maps (eq. 3).
+
+y_text_i = OTSU(Up(F_I F_T,i^T)),   y_text = stack_i(y_text_i)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from skimage.filters import threshold_otsu
+from torch import Tensor
+
+from CPS4Core.anatomy import BACKGROUND
+
+OTSU_BINS = 256
+ABSENT = 2.0
+"""Threshold of a class held to be absent: no attention reaches it."""
+
+
+def upsample(attention: Tensor, size: tuple[int, int]) -> Tensor:
+    """Up of eq. 3, bilinear: (..., classes, h, w) to (..., classes, H, W)."""
+    flat = attention.reshape(-1, 1, *attention.shape[-2:])
+    return F.interpolate(flat, size=size, mode="bilinear", align_corners=False).reshape(
+        *attention.shape[:-2], *size
+    )
+
+
+def otsu_thresholds(attention: Tensor) -> Tensor:
+    """Return Otsu's threshold of each class's upsampled map, from 256 bins.
+
+    Args:
+        attention: Up(A), values in (0, 1), shape (classes, H, W).
+
+    Returns:
+        Thresholds, float32, shape (classes,). A constant map gets its own value, so that nothing exceeds it.
+    """
+    maps = attention.detach().float().cpu().numpy()
+    thresholds = [threshold_otsu(each, nbins=OTSU_BINS) for each in maps]
+    return torch.from_numpy(np.asarray(thresholds, dtype=np.float32)).to(attention.device)
+
+
+def binary_maps(attention: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the binary segmentation map of each class prompt (eq. 3).
+
+    Args:
+        attention: A of one image, values in (0, 1), shape (classes, h, w).
+        size: (H, W) of the image.
+
+    Returns:
+        y_text, bool, shape (classes, H, W). Otsu always finds a foreground, even where the class is absent.
+    """
+    upsampled = upsample(attention.float(), size)
+    return threshold_maps(upsampled, otsu_thresholds(upsampled))
+
+
+def threshold_maps(attention: Tensor, thresholds: Tensor) -> Tensor:
+    """Return where Up(A) (..., classes, H, W) exceeds the threshold (..., classes) of its class."""
+    return attention > thresholds[..., None, None]
+
+
+def merge_maps(binary: Tensor, attention: Tensor) -> Tensor:
+    """Merge the binary maps of all classes into one label map.
+
+    Where several maps are set, the class with the largest attention wins; where none is, it is background.
+
+    Args:
+        binary: y_text, bool, shape (..., classes, H, W).
+        attention: Up(A), the same shape.
+
+    Returns:
+        Labels, int64, shape (..., H, W).
+    """
+    strongest = attention.masked_fill(~binary, -torch.inf).argmax(-3)
+    return torch.where(binary.any(-3), strongest, BACKGROUND)
+
+
+def gate_absent(thresholds: Tensor, attention: Tensor, least_peak: float) -> Tensor:
+    """Return thresholds that leave the map of an absent class empty (option ``presence_gate``).
+
+    A class counts as absent from the image where its peak attention stays below ``least_peak``. The peak tells
+    presence only if stage 1 was trained with ``absent_classes``.
+
+    Args:
+        thresholds: shape (..., classes).
+        attention: A or Up(A), shape (..., classes, h, w).
+    """
+    absent = attention.amax((-2, -1)) < least_peak
+    return thresholds.masked_fill(absent, ABSENT)

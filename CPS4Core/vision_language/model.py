@@ -1,0 +1,95 @@
+"""The class prompt model: two encoders, one space, and the attention map of each class prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from CPS4Core.anatomy import class_prompts
+from CPS4Core.config import EncoderSettings
+from CPS4Core.vision_language.encoders import (
+    TextEncoder,
+    VisionEncoder,
+    build_text_encoder,
+    build_vision_encoder,
+    rebuild_text_encoder,
+)
+
+
+class ClassPromptModel(nn.Module):
+    """Vision and text encoder with their projections to the space where patch tokens meet class prompts.
+
+    Args:
+        vision: encodes slices into patch tokens.
+        text: encodes prompts into one token each.
+        settings: the joint space and how similarity becomes attention.
+    """
+
+    def __init__(self, vision: VisionEncoder, text: TextEncoder, settings: EncoderSettings):
+        super().__init__()
+        self.vision = vision
+        self.text = text
+        self.settings = settings
+        self.project_patch = nn.Linear(vision.width, settings.dimension)
+        self.project_prompt = nn.Linear(text.width, settings.dimension)
+        self.w = nn.Parameter(torch.tensor(settings.scale))
+        self.b = nn.Parameter(torch.tensor(settings.bias))
+
+    def patch_tokens(self, images: Tensor) -> Tensor:
+        """Return F_I, unit vectors, shape (images, h, w, dimension), of slices (images, 1, H, W)."""
+        tokens = F.normalize(self.project_patch(self.vision(images)).float(), dim=-1)
+        return tokens.unflatten(1, self.vision.grid(images.shape[-2:]))
+
+    def prompt_tokens(self, prompts: list[str]) -> Tensor:
+        """Return F_T, unit vectors, shape (prompts, dimension)."""
+        return F.normalize(self.project_prompt(self.text(prompts)).float(), dim=-1)
+
+    def attention(self, images: Tensor, prompt_tokens: Tensor) -> Tensor:
+        """Return A, the attention map of each prompt over the patch tokens of each slice.
+
+        A = sigmoid(w cosine + b), or with ``class_softmax`` the softmax of w cosine over the prompts.
+
+        Args:
+            images: standardised slices, shape (images, 1, H, W).
+            prompt_tokens: F_T, shape (prompts, dimension).
+
+        Returns:
+            float32 in (0, 1), shape (images, prompts, h, w).
+        """
+        cosine = torch.einsum("bhwd,nd->bnhw", self.patch_tokens(images), prompt_tokens)
+        if self.settings.attention == "class_softmax":
+            return (self.w * cosine).softmax(1)
+        return torch.sigmoid(self.w * cosine + self.b)
+
+    def class_prompts(self) -> list[str]:
+        """Return the 20 class prompts of this model, in label order."""
+        return class_prompts(self.settings.prompt_names, self.settings.prompt_template)
+
+    @torch.no_grad()
+    def prompt_similarity(self) -> Tensor:
+        """Return the pairwise cosine of the 20 class prompts, shape (20, 20): only a digit tells levels apart."""
+        tokens = self.prompt_tokens(self.class_prompts())
+        return tokens @ tokens.T
+
+
+def build_model(settings: EncoderSettings, size: tuple[int, int]) -> ClassPromptModel:
+    """Build the model for slices of ``size`` with the pretrained weights that ``settings`` name.
+
+    Raises:
+        CPS4Error: if a model is not known or its weights are missing.
+    """
+    vision = build_vision_encoder(settings, size, pretrained=settings.vision_pretrained)
+    return ClassPromptModel(vision, build_text_encoder(settings), settings)
+
+
+def rebuild_model(settings: EncoderSettings, size: tuple[int, int], text_folder: Path) -> ClassPromptModel:
+    """Build the model without weights, for a checkpoint to fill; ``text_folder`` describes its text encoder.
+
+    Raises:
+        CPS4Error: if a model is not known or the text encoder's description is incomplete.
+    """
+    vision = build_vision_encoder(settings, size, pretrained=False)
+    return ClassPromptModel(vision, rebuild_text_encoder(text_folder, settings), settings)
