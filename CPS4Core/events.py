@@ -16,10 +16,12 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class Event:
-    """The part every event shares. ``time`` is seconds since 1970."""
+    """The part every event shares: ``time``, seconds since 1970, and in a worker's answer the ``request`` it
+    belongs to."""
 
     kind: ClassVar[str] = "event"
     time: float = field(default_factory=time.time, kw_only=True)
+    request: str | None = field(default=None, kw_only=True)
 
     def to_json(self) -> str:
         """Return the event as one line of JSON, ``{"event": KIND, ...}``, without the line end."""

@@ -50,8 +50,6 @@ class ClassPromptModel(nn.Module):
     def attention(self, images: Tensor, prompt_tokens: Tensor) -> Tensor:
         """Return A, the attention map of each prompt over the patch tokens of each slice.
 
-        A = sigmoid(w cosine + b), or with ``class_softmax`` the softmax of w cosine over the prompts.
-
         Args:
             images: standardised slices, shape (images, 1, H, W).
             prompt_tokens: F_T, shape (prompts, dimension).
@@ -59,7 +57,19 @@ class ClassPromptModel(nn.Module):
         Returns:
             float32 in (0, 1), shape (images, prompts, h, w).
         """
-        cosine = torch.einsum("bhwd,nd->bnhw", self.patch_tokens(images), prompt_tokens)
+        return self.attend(self.patch_tokens(images), prompt_tokens)
+
+    def attend(self, F_I: Tensor, F_T: Tensor) -> Tensor:
+        """Return A = sigmoid(w F_I F_T^T + b), or with ``class_softmax`` the softmax of w F_I F_T^T over the prompts.
+
+        Args:
+            F_I: patch tokens, unit vectors, shape (images, h, w, dimension).
+            F_T: prompt tokens, unit vectors, shape (prompts, dimension).
+
+        Returns:
+            float32 in (0, 1), shape (images, prompts, h, w).
+        """
+        cosine = torch.einsum("bhwd,nd->bnhw", F_I, F_T)
         if self.settings.attention == "class_softmax":
             return (self.w * cosine).softmax(1)
         return torch.sigmoid(self.w * cosine + self.b)

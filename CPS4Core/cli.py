@@ -1,0 +1,351 @@
+"""The command ``cps4``: one command a verb.
+
+Heavy libraries are imported inside the commands, so that ``cps4 --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from CPS4Core.cancellation import Cancellation
+from CPS4Core.config import PRESETS, Settings, load_settings
+from CPS4Core.errors import Cancelled, CPS4Error
+from CPS4Core.events import Failed, Finished, Reporter
+from CPS4Core.terminal import JsonLines, Terminal
+
+app = typer.Typer(
+    name="cps4",
+    help="Segment vertebrae and discs in spine MR, and train to do so with few labels.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+EventsOption = Annotated[
+    bool, typer.Option("--events", help="Write one JSON object a line instead of progress bars.")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:1.")]
+PresetOption = Annotated[str, typer.Option(help=f"Settings to start from: {', '.join(PRESETS)}.")]
+SetOption = Annotated[
+    list[str], typer.Option("--set", help="Change a setting: group.field=value. Repeatable.")
+]
+RatioOption = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the labelled patients to use.")]
+SeedOption = Annotated[int, typer.Option(help="The same seed gives the same run.")]
+CacheOption = Annotated[
+    Path | None, typer.Option(help="Folder of prepared slices. Default: `preprocessed` in the data set.")
+]
+DataArgument = Annotated[
+    Path, typer.Argument(help="Data set folder (nnU-Net v2 layout; see `cps4 prepare`).")
+]
+RunArgument = Annotated[Path, typer.Argument(help="Run folder. The same command goes on with a stopped run.")]
+ModelOption = Annotated[Path, typer.Option(help="Model folder: `model` in a training run.")]
+
+
+@app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(help="Where the images are.")],
+    destination: Annotated[Path, typer.Argument(help="New data set folder.")],
+    scheme: Annotated[
+        str,
+        typer.Option("--from", help="mrspineseg, spider, totalspineseg, spineps, folder or dicom."),
+    ] = "folder",
+    seed: SeedOption = 0,
+    events: EventsOption = False,
+) -> None:
+    """Make a data set from MRSpineSeg, SPIDER, TotalSpineSeg, SPINEPS, a folder of volumes, or DICOM."""
+
+    def job(report: Reporter, cancellation: Cancellation) -> None:
+        from CPS4Core.data.prepare import prepare_data_set
+
+        prepare_data_set(source, destination, scheme, seed=seed, report=report, cancellation=cancellation)
+
+    _run(job, events)
+
+
+@app.command()
+def pretrain(
+    data: DataArgument,
+    run: RunArgument,
+    preset: PresetOption = "paper",
+    changes: SetOption = [],  # noqa: B006
+    ratio: RatioOption = 1.0,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    cache: CacheOption = None,
+    events: EventsOption = False,
+) -> None:
+    """Stage 1: couple each class prompt with its structure, on the labelled images."""
+
+    def job(report: Reporter, cancellation: Cancellation) -> None:
+        from CPS4Core.training.devices import choose_device
+        from CPS4Core.training.pretrain import pretrain as run_pretrain
+
+        run_pretrain(
+            data,
+            run,
+            _settings(preset, changes, seed),
+            ratio=ratio,
+            device=choose_device(device),
+            report=report,
+            cancellation=cancellation,
+            cache=cache,
+        )
+
+    _run(job, events)
+
+
+@app.command()
+def train(
+    data: DataArgument,
+    run: RunArgument,
+    encoders: Annotated[
+        Path | None,
+        typer.Option(help="Model folder of stage 1 (`cps4 pretrain`), for methods that use text."),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="cps4, mean_teacher, mean_teacher_hard or supervised.")
+    ] = "cps4",
+    preset: PresetOption = "paper",
+    changes: SetOption = [],  # noqa: B006
+    ratio: RatioOption = 1.0,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    cache: CacheOption = None,
+    events: EventsOption = False,
+) -> None:
+    """Stage 2: learn to segment from labelled and unlabelled images."""
+
+    def job(report: Reporter, cancellation: Cancellation) -> None:
+        from CPS4Core.training.devices import choose_device
+        from CPS4Core.training.train import train as run_train
+
+        run_train(
+            data,
+            run,
+            _settings(preset, [*changes, f'train.method="{method}"'], seed),
+            ratio=ratio,
+            encoders=encoders,
+            device=choose_device(device),
+            report=report,
+            cancellation=cancellation,
+            cache=cache,
+        )
+
+    _run(job, events)
+
+
+@app.command()
+def segment(
+    source: Annotated[Path, typer.Argument(help="A volume, a folder of volumes, or a DICOM series.")],
+    target: Annotated[Path, typer.Argument(help="Result file (.nii.gz, .nrrd, .seg.nrrd), or a folder.")],
+    model: ModelOption,
+    suffix: Annotated[str, typer.Option(help="Format of results in a folder.")] = ".nii.gz",
+    level_order: Annotated[
+        bool, typer.Option("--level-order", help="Relabel structures to follow the fixed order of the spine.")
+    ] = False,
+    device: DeviceOption = "auto",
+    events: EventsOption = False,
+) -> None:
+    """Segment volumes. A bad one is skipped and listed at the end."""
+
+    def job(report: Reporter, cancellation: Cancellation) -> int:
+        from CPS4Core.inference.batch import find_jobs, segment_all
+        from CPS4Core.inference.segmenter import Segmenter
+        from CPS4Core.training.devices import choose_device
+
+        jobs = find_jobs(source, target, suffix)
+        segmenter = Segmenter(model, choose_device(device), report)
+        failures = segment_all(
+            segmenter, jobs, level_order=level_order, report=report, cancellation=cancellation
+        )
+        report(Finished(details={"segmented": len(jobs) - len(failures), "failed": len(failures)}))
+        if failures and not events:
+            _print_failures(failures)
+        return 1 if failures else 0
+
+    _run(job, events)
+
+
+@app.command()
+def attend(
+    source: Annotated[Path, typer.Argument(help="A volume or a DICOM series.")],
+    target: Annotated[Path, typer.Argument(help="Folder for the maps and the figure.")],
+    model: ModelOption,
+    prompts: Annotated[
+        list[str],
+        typer.Option("--prompt", help="A class name (L4) or any text. Repeatable. Default: all classes."),
+    ] = [],  # noqa: B006
+    labels: Annotated[
+        Path | None, typer.Option(help="Reference segmentation to show beside the maps.")
+    ] = None,
+    device: DeviceOption = "auto",
+    events: EventsOption = False,
+) -> None:
+    """Write the attention map and the binary map of class prompts, and a figure of them."""
+
+    def job(report: Reporter, cancellation: Cancellation) -> None:
+        from CPS4Core.inference.attend import attend_volume
+        from CPS4Core.training.devices import choose_device
+
+        attend_volume(source, target, model, prompts, labels, choose_device(device), report, cancellation)
+
+    _run(job, events)
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="Segmentations: a folder or a file.")],
+    references: Annotated[Path, typer.Argument(help="Reference labels: a folder or a file.")],
+    output: Annotated[Path, typer.Argument(help="Folder for the tables.")],
+    events: EventsOption = False,
+) -> None:
+    """Compare segmentations with references: Dice, IoU, surface distances, level accuracy."""
+
+    def job(report: Reporter, cancellation: Cancellation) -> None:
+        from CPS4Core.evaluation.evaluate import evaluate as run_evaluate
+
+        run_evaluate(predictions, references, output, report)
+        if not events:
+            sys.stdout.write((output / "summary.md").read_text(encoding="utf-8"))
+
+    _run(job, events)
+
+
+@app.command()
+def worker() -> None:
+    """Keep a model warm: JSON requests on standard input, events on standard output (used by 3D Slicer)."""
+    from CPS4Core.inference.worker import Worker
+
+    _prepare_libraries()
+    sys.stdin.reconfigure(encoding="utf-8")
+    with JsonLines() as report:
+        Worker(report).serve(sys.stdin)
+
+
+@app.command()
+def doctor(
+    fetch: Annotated[
+        str, typer.Option(help="Download the weights of an encoder of the preset: vision or text.")
+    ] = "",
+    preset: PresetOption = "paper",
+    json_output: Annotated[bool, typer.Option("--json", help="Write JSON for a program.")] = False,
+) -> None:
+    """Show devices, precision, versions, and which weights are here or how to get them."""
+
+    def job(report: Reporter, cancellation: Cancellation) -> None:
+        from CPS4Core.doctor import examine, fetch_weights, show
+
+        if fetch:
+            fetch_weights(fetch, load_settings(preset).encoders)
+        show(examine(load_settings(preset)), as_json=json_output)
+
+    _run(job, events=False)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Argument(help="Folder for everything the demo makes.")] = Path(
+        "build/demo"
+    ),
+    sample: Annotated[
+        Path | None, typer.Option(help="A real spine MR to segment too: the downloaded `tptbox` wheel.")
+    ] = None,
+    device: DeviceOption = "auto",
+    events: EventsOption = False,
+) -> None:
+    """The whole journey on synthetic spines: prepare, both stages, segment, evaluate, and a report."""
+
+    def job(report: Reporter, cancellation: Cancellation) -> None:
+        from CPS4Core.demo.journey import run_demo
+        from CPS4Core.training.devices import choose_device
+
+        run_demo(output, sample, choose_device(device), report, cancellation)
+
+    _run(job, events)
+
+
+@app.command()
+def settings(
+    preset: PresetOption = "paper",
+    changes: SetOption = [],  # noqa: B006
+) -> None:
+    """Show every setting of a preset as JSON; the names are what --set takes."""
+
+    def job(report: Reporter, cancellation: Cancellation) -> None:
+        sys.stdout.write(load_settings(preset, changes).model_dump_json(indent=2) + "\n")
+
+    _run(job, events=False)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _settings(preset: str, changes: list[str], seed: int) -> Settings:
+    return load_settings(preset, [*changes, f"seed={seed}"])
+
+
+def _run(job: Callable[[Reporter, Cancellation], Any], events: bool) -> None:
+    """Run a job, report what happens, and exit with 0, 1 after an error, or 130 when stopped."""
+    _prepare_libraries()
+    cancellation = Cancellation()
+    cancellation.listen_to_signals()
+    if events:
+        cancellation.listen_to_input()
+    output: AbstractContextManager = JsonLines() if events else Terminal()
+    with output as report:
+        try:
+            code = job(report, cancellation) or 0
+        except Cancelled:
+            report(Finished(cancelled=True))
+            code = 130
+        except CPS4Error as error:
+            report(Failed(error.problem, error.remedy, None if error.path is None else str(error.path)))
+            code = 1
+        except Exception:
+            log_file = _write_log()
+            report(Failed("Something unexpected went wrong.", f"The details are in {log_file}.", None))
+            code = 1
+    raise typer.Exit(code)
+
+
+def _write_log() -> Path:
+    """Write the current exception to a log file in the temporary folder, and return its path."""
+    import tempfile
+    import traceback
+
+    handle, name = tempfile.mkstemp(prefix="cps4-", suffix=".log")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        traceback.print_exc(file=file)
+    return Path(name)
+
+
+def _print_failures(failures: list[Failed]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("File", "Problem", "What to do", title="Not segmented")
+    for failure in failures:
+        table.add_row(Path(failure.path or "").name, failure.problem, failure.remedy)
+    Console(stderr=True).print(table)
+
+
+def _prepare_libraries() -> None:
+    """Keep the libraries quiet and away from the network, unless the user fetches weights."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

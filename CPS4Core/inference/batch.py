@@ -1,0 +1,124 @@
+"""Segmenting files, folders and DICOM series, one after the other; a bad case does not stop the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import PartialState
+
+from CPS4Core.cancellation import Cancellation
+from CPS4Core.data.geometry import check_sagittal
+from CPS4Core.data.volumes import IMAGE_SUFFIXES, case_name, read_image
+from CPS4Core.errors import CPS4Error
+from CPS4Core.events import Artifact, Failed, Progress, Reporter
+from CPS4Core.inference.outputs import SEGMENTATION_SUFFIXES, write_segmentation
+from CPS4Core.inference.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class Job:
+    """One volume to segment, and where its result goes."""
+
+    source: Path
+    target: Path
+
+
+def find_jobs(source: Path, target: Path, suffix: str) -> list[Job]:
+    """Return what to segment.
+
+    Args:
+        source: a volume, a DICOM series folder, or a folder of volumes and of DICOM series folders.
+        target: the result's file if ``source`` is one volume and ``target`` has a known suffix; else a folder.
+        suffix: of results in a folder, such as ``.nii.gz``.
+
+    Raises:
+        CPS4Error: if there is nothing to segment.
+    """
+    if not source.exists():
+        raise CPS4Error("The input does not exist.", "Check the path.", source)
+    volumes = _volumes(source)
+    if not volumes:
+        raise CPS4Error(
+            "The folder holds no volume.",
+            f"Volumes end in {', '.join(IMAGE_SUFFIXES)}, or are DICOM series.",
+            source,
+        )
+    if volumes == [source] and target.name.endswith(SEGMENTATION_SUFFIXES):
+        return [Job(source, target)]
+    return [Job(each, target / f"{case_name(each)}{suffix}") for each in volumes]
+
+
+def segment_all(
+    segmenter: Segmenter,
+    jobs: Sequence[Job],
+    *,
+    level_order: bool,
+    report: Reporter,
+    cancellation: Cancellation,
+) -> list[Failed]:
+    """Segment every job that falls to this process, and return those that failed.
+
+    Several processes (``accelerate launch``) share the jobs out.
+
+    Raises:
+        Cancelled: if the user asked to stop; finished results stay.
+    """
+    failures = []
+    with PartialState().split_between_processes(list(jobs)) as mine:
+        for number, job in enumerate(mine):
+            cancellation.check()
+            try:
+                segment_one(segmenter, job, level_order, report, cancellation, done=number, total=len(mine))
+            except CPS4Error as error:
+                path = str(error.path or job.source)
+                failures.append(Failed(error.problem, error.remedy, path))
+                report(failures[-1])
+    return failures
+
+
+def segment_one(
+    segmenter: Segmenter,
+    job: Job,
+    level_order: bool,
+    report: Reporter,
+    cancellation: Cancellation,
+    done: int = 0,
+    total: int = 1,
+) -> None:
+    """Segment one volume and write the result.
+
+    Args:
+        done: volumes of the batch that are finished, for the progress.
+        total: volumes in the batch.
+
+    Raises:
+        CPS4Error: if the volume cannot be read or is not sagittal, or the result cannot be written.
+        Cancelled: if the user asked to stop.
+    """
+    image = read_image(job.source)
+    check_sagittal(image, job.source)
+
+    def progress(slices: int, of: int) -> None:
+        report(Progress(done * of + slices, total * of, f"Segmenting {job.source.name}"))
+
+    result = segmenter.segment(image, level_order=level_order, cancellation=cancellation, progress=progress)
+    write_segmentation(result.labels, job.target)
+    details = {str(label): round(value, 4) for label, value in result.confidence.items()}
+    report(Artifact("segmentation", str(job.target), {"source": str(job.source), "confidence": details}))
+
+
+def _volumes(source: Path) -> list[Path]:
+    """Return the volumes in ``source``: itself, files with a known suffix, or folders of DICOM files."""
+    if source.is_file():
+        return [source]
+    files = sorted(each for each in source.iterdir() if each.is_file())
+    volumes = [each for each in files if each.name.lower().endswith(IMAGE_SUFFIXES)]
+    if volumes:
+        return volumes
+    if files:
+        return [source]  # a DICOM series, or the error that says it is none
+    return sorted(
+        each for each in source.rglob("*") if each.is_dir() and any(f.is_file() for f in each.iterdir())
+    )

@@ -1,0 +1,185 @@
+"""The warm worker: requests on standard input, events on standard output, one JSON object a line.
+
+    {"request": "1", "do": "load", "model": "run/model", "device": "auto"}
+    {"request": "2", "do": "segment", "input": "scan.nii.gz", "output": "labels.seg.nrrd", "level_order": false}
+    {"request": "3", "do": "attend", "input": "scan.nii.gz", "prompts": ["L4", "a herniated disc"], "output": "maps"}
+    {"request": "4", "do": "cancel"}
+    {"request": "5", "do": "shutdown"}
+
+Every answer is an event that carries its ``request``; ``finished`` or ``failed`` is the last one. Requests wait in
+line, except ``cancel``, which stops the running one and those that wait. The model and the last volume stay in
+memory. The worker ends with ``shutdown`` or when its standard input closes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from CPS4Core.cancellation import Cancellation
+from CPS4Core.data.geometry import check_sagittal
+from CPS4Core.data.volumes import read_image
+from CPS4Core.errors import Cancelled, CPS4Error
+from CPS4Core.events import Artifact, Event, Failed, Finished, Progress, Reporter, Started
+from CPS4Core.inference.attention import AttentionMapper, EncodedVolume
+from CPS4Core.inference.batch import Job, segment_one
+from CPS4Core.inference.outputs import write_map, write_segmentation
+from CPS4Core.inference.segmenter import Segmenter
+from CPS4Core.model_folder import ENCODERS, NETWORK, has, read_card
+from CPS4Core.training.devices import choose_device
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Keeps a model warm and answers requests.
+
+    Args:
+        report: receives the answers.
+    """
+
+    def __init__(self, report: Reporter):
+        self._report = report
+        self._waiting: queue.Queue[tuple[dict[str, Any], Cancellation] | None] = queue.Queue()
+        self._cancellations: list[Cancellation] = []
+        self._cancellation = Cancellation()
+        self._model: Path | None = None
+        self._device_name = "auto"
+        self._segmenter: Segmenter | None = None
+        self._mapper: AttentionMapper | None = None
+        self._volume: tuple[tuple, EncodedVolume] | None = None
+
+    def serve(self, lines: Iterable[str]) -> None:
+        """Answer the requests on ``lines`` until it ends or asks for shutdown."""
+        threading.Thread(target=self._listen, args=(lines,), daemon=True, name="requests").start()
+        while (waiting := self._waiting.get()) is not None:
+            request, self._cancellation = waiting
+            self._answer(request)
+            self._cancellations.remove(self._cancellation)
+
+    def _listen(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            if line.strip():
+                self._receive(line)
+        self._cancel_all()
+        self._waiting.put(None)
+
+    def _receive(self, line: str) -> None:
+        try:
+            request = json.loads(line)
+            if not isinstance(request, dict):
+                raise ValueError
+        except ValueError:
+            self._report(Failed("The request is no JSON object.", "Send one JSON object a line."))
+            return
+        if request.get("do") in ("cancel", "shutdown"):
+            self._cancel_all()
+            self._report(Finished(request=str(request.get("request", ""))))
+            if request["do"] == "shutdown":
+                self._waiting.put(None)
+            return
+        cancellation = Cancellation()
+        self._cancellations.append(cancellation)
+        self._waiting.put((request, cancellation))
+
+    def _cancel_all(self) -> None:
+        """Stop the running request and those that wait."""
+        for cancellation in list(self._cancellations):
+            cancellation.request()
+
+    def _answer(self, request: dict[str, Any]) -> None:
+        """Do one request; whatever goes wrong, say so and live on."""
+        name = str(request.get("request", ""))
+        verbs: dict[str, Callable[[dict[str, Any], Reporter], None]] = {
+            "load": self._load,
+            "segment": self._segment,
+            "attend": self._attend,
+        }
+
+        def report(event: Event) -> None:
+            self._report(replace(event, request=name))
+
+        try:
+            self._cancellation.check()
+            verb = verbs.get(str(request.get("do")))
+            if verb is None:
+                raise CPS4Error(
+                    f"There is no request {request.get('do')!r}.", f"Use one of: {', '.join(verbs)}."
+                )
+            verb(request, report)
+            report(Finished())
+        except Cancelled:
+            report(Finished(cancelled=True))
+        except CPS4Error as error:
+            report(Failed(error.problem, error.remedy, None if error.path is None else str(error.path)))
+        except KeyError as error:
+            report(Failed(f"The request lacks {error}.", "Send it again with that field."))
+        except Exception:
+            log.exception("request %s failed", name)
+            report(Failed("Something unexpected went wrong.", "See the log, then try again."))
+
+    def _load(self, request: dict[str, Any], report: Reporter) -> None:
+        model, device = Path(request["model"]), request.get("device", "auto")
+        card = read_card(model)
+        if (model, device) != (self._model, self._device_name):
+            self._model, self._device_name = model, device
+            self._segmenter = self._mapper = self._volume = None
+        details = {"card": card, "device": str(choose_device(device))}
+        if has(model, NETWORK):
+            self._warm_segmenter(report)
+        elif has(model, ENCODERS):
+            self._warm_mapper()
+        report(Started("load", details))
+
+    def _segment(self, request: dict[str, Any], report: Reporter) -> None:
+        job = Job(Path(request["input"]), Path(request["output"]))
+        level_order = bool(request.get("level_order", False))
+        segment_one(self._warm_segmenter(report), job, level_order, report, self._cancellation)
+
+    def _attend(self, request: dict[str, Any], report: Reporter) -> None:
+        mapper = self._warm_mapper()
+        volume = self._encoded(mapper, Path(request["input"]))
+        folder, prompts = Path(request["output"]), list(request["prompts"])
+        for number, text in enumerate(prompts):
+            self._cancellation.check()
+            found = mapper.attend(volume, text)
+            stem = f"class_{found.label:02d}" if found.label is not None else f"prompt_{number:02d}"
+            details = {"prompt": found.prompt, "label": found.label, "peak": found.peak}
+            write_map(found.attention, folder / f"{stem}_attention.nrrd")
+            write_segmentation(found.binary, folder / f"{stem}_binary.nrrd")
+            binary = str(folder / f"{stem}_binary.nrrd")
+            report(
+                Artifact("attention", str(folder / f"{stem}_attention.nrrd"), {**details, "binary": binary})
+            )
+            report(Progress(number + 1, len(prompts), "Attention maps"))
+
+    def _warm_segmenter(self, report: Reporter) -> Segmenter:
+        if self._segmenter is None:
+            self._segmenter = Segmenter(self._loaded_model(), choose_device(self._device_name), report)
+        return self._segmenter
+
+    def _warm_mapper(self) -> AttentionMapper:
+        if self._mapper is None:
+            self._mapper = AttentionMapper(self._loaded_model(), choose_device(self._device_name))
+        return self._mapper
+
+    def _loaded_model(self) -> Path:
+        if self._model is None:
+            raise CPS4Error("No model is loaded.", "Send a `load` request first.")
+        return self._model
+
+    def _encoded(self, mapper: AttentionMapper, path: Path) -> EncodedVolume:
+        """Return the encoded volume in ``path``, from memory if it is the last one and has not changed."""
+        status = path.stat() if path.exists() else None
+        key = (path, status and status.st_mtime_ns, status and status.st_size)
+        if self._volume is None or self._volume[0] != key:
+            image = read_image(path)
+            check_sagittal(image, path)
+            self._volume = (key, mapper.encode(image, self._cancellation))
+        return self._volume[1]

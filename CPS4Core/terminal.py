@@ -1,0 +1,91 @@
+"""How a job's events look in a terminal: one progress bar with the time left, or JSON lines for a program."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from CPS4Core.events import Artifact, Event, Failed, Finished, Metric, Started, Warned
+from CPS4Core.events import Progress as ProgressEvent
+
+
+class JsonLines:
+    """Reports events as JSON lines on standard output, in UTF-8 whatever the system's code page."""
+
+    def __enter__(self) -> JsonLines:
+        sys.stdout.reconfigure(encoding="utf-8", line_buffering=True)
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        pass
+
+    def __call__(self, event: Event) -> None:
+        sys.stdout.write(event.to_json() + "\n")
+        sys.stdout.flush()
+
+
+class Terminal:
+    """Reports events to a person: progress bar, warnings, results."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=self.console,
+            transient=True,
+        )
+        self._task = None
+
+    def __enter__(self) -> Terminal:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, ProgressEvent):
+            self._show_progress(event)
+        elif isinstance(event, Metric):
+            self._show_metric(event)
+        elif isinstance(event, Started):
+            device = event.details.get("device")
+            self.console.print(f"Started: {event.job}" + (f" on {device}" if device else ""))
+        elif isinstance(event, Artifact):
+            self.console.print(f"[green]{event.role}[/]: {event.path}")
+        elif isinstance(event, Warned):
+            self.console.print(f"[yellow]Warning[/]: {event.message}")
+        elif isinstance(event, Failed):
+            where = "" if event.path is None else f"{event.path}: "
+            self.console.print(f"[red]Error[/]: {where}{event.problem} {event.remedy}")
+        elif isinstance(event, Finished) and event.cancelled:
+            self.console.print("Stopped. Run the same command to go on.")
+
+    def _show_progress(self, event: ProgressEvent) -> None:
+        left = "" if event.seconds_left is None else f"about {_duration(event.seconds_left)} left"
+        if self._task is None:
+            self._task = self._bar.add_task(event.message, left=left)
+        self._bar.update(
+            self._task, description=event.message, completed=event.done, total=event.total, left=left
+        )
+
+    def _show_metric(self, event: Metric) -> None:
+        validation = {k: v for k, v in event.values.items() if k.startswith("validation_")}
+        if validation:
+            values = ", ".join(f"{k.removeprefix('validation_')} {v:.4f}" for k, v in validation.items())
+            self.console.print(f"Step {event.step}, validation: {values}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
