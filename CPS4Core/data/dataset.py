@@ -1,0 +1,155 @@
+"""The one data layout: nnU-Net v2 raw.
+
+data/
+    dataset.json               channel names, labels, and (ours) the patient of each case
+    imagesTr/CASE_0000.nii.gz  training images
+    labelsTr/CASE.nii.gz       their labels; an image without one is unlabelled
+    imagesTs/  labelsTs/       test cases
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from CPS4Core.anatomy import STRUCTURES
+from CPS4Core.data.volumes import IMAGE_SUFFIXES, case_name
+from CPS4Core.errors import CPS4Error
+from CPS4Core.files import read_json, write_json
+
+CHANNEL = "_0000"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image, with its labels if it has any."""
+
+    name: str
+    image: Path
+    label: Path | None
+    patient: str
+    test: bool = False
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The cases in a folder, and what is wrong with some of its files."""
+
+    folder: Path
+    cases: tuple[Case, ...]
+    problems: tuple[CPS4Error, ...] = ()
+
+    @property
+    def labelled(self) -> tuple[Case, ...]:
+        """Training cases with labels."""
+        return tuple(case for case in self.cases if case.label is not None and not case.test)
+
+    @property
+    def unlabelled(self) -> tuple[Case, ...]:
+        """Training cases without labels."""
+        return tuple(case for case in self.cases if case.label is None and not case.test)
+
+    @property
+    def test(self) -> tuple[Case, ...]:
+        """Test cases."""
+        return tuple(case for case in self.cases if case.test)
+
+
+def open_data_set(folder: str | Path) -> DataSet:
+    """Return the data set in a folder. Images are not opened yet.
+
+    Raises:
+        CPS4Error: if the folder is no data set, or its ``dataset.json`` has another class table.
+    """
+    folder = Path(folder)
+    if not (folder / "imagesTr").is_dir():
+        raise CPS4Error(
+            "This is no data set: it has no folder `imagesTr`.", "Make one with `cps4 prepare`.", folder
+        )
+    patients = _read_patients(folder)
+    cases: list[Case] = []
+    problems: list[CPS4Error] = []
+    for images, labels, test in (("imagesTr", "labelsTr", False), ("imagesTs", "labelsTs", True)):
+        label_files = _volumes(folder / labels)
+        for name, image in _images(folder / images, problems).items():
+            cases.append(Case(name, image, label_files.pop(name, None), patients.get(name, name), test))
+        for path in label_files.values():
+            problem = f"The labels have no image in {images}."
+            problems.append(CPS4Error(problem, f"Add {case_name(path)}{CHANNEL}, or remove them.", path))
+    if not any(not case.test for case in cases):
+        raise CPS4Error(
+            "The data set has no image.", f"Name images CASE{CHANNEL}.nii.gz.", folder / "imagesTr"
+        )
+    return DataSet(folder, tuple(cases), tuple(problems))
+
+
+def write_description(
+    folder: Path,
+    name: str,
+    training_cases: int,
+    patients: dict[str, str] | None = None,
+    description: str = "",
+) -> None:
+    """Write ``dataset.json``.
+
+    Args:
+        folder: the data set.
+        name: of the data set.
+        training_cases: number of images in ``imagesTr``.
+        patients: the patient of each case, where a patient has several.
+        description: a sentence on where the images come from.
+    """
+    description_of: dict[str, Any] = {
+        "name": name,
+        "description": description,
+        "channel_names": {"0": "MR"},
+        "labels": class_labels(),
+        "numTraining": training_cases,
+        "file_ending": ".nii.gz",
+    }
+    if patients:
+        description_of["patients"] = patients
+    write_json(folder / "dataset.json", description_of)
+
+
+def class_labels() -> dict[str, int]:
+    """Return the class table as ``dataset.json`` holds it."""
+    return {"background": 0, **{structure.short: structure.label for structure in STRUCTURES}}
+
+
+def _read_patients(folder: Path) -> dict[str, str]:
+    """Return the patient of each case that ``dataset.json`` names, and check its class table."""
+    path = folder / "dataset.json"
+    if not path.is_file():
+        return {}
+    description = read_json(path)
+    labels = description.get("labels") if isinstance(description, dict) else None
+    if labels is not None and sorted(map(str, labels.values())) != sorted(map(str, class_labels().values())):
+        raise CPS4Error(
+            f"The data set has {len(labels)} classes; CPS4 knows 20.", "Convert it with `cps4 prepare`.", path
+        )
+    return {str(case): str(patient) for case, patient in (description.get("patients") or {}).items()}
+
+
+def _images(folder: Path, problems: list[CPS4Error]) -> dict[str, Path]:
+    images = {}
+    for name, path in _volumes(folder).items():
+        if name.endswith(CHANNEL):
+            images[name.removesuffix(CHANNEL)] = path
+        else:
+            problems.append(
+                CPS4Error("The image's name lacks its channel.", f"Name it {name}{CHANNEL}.", path)
+            )
+    return images
+
+
+def _volumes(folder: Path) -> dict[str, Path]:
+    """Return the volumes in a folder by case name, sorted."""
+    if not folder.is_dir():
+        return {}
+    return {
+        case_name(path): path
+        for path in sorted(folder.iterdir())
+        if path.name.lower().endswith(IMAGE_SUFFIXES)
+    }

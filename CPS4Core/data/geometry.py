@@ -1,0 +1,271 @@
+"""From any volume to canonical slices and back, exactly.
+
+A stack of slices is an array (slices, AP, SI): slices from right to left, rows from anterior to posterior, columns
+from superior to inferior, as in the paper (256 x 512). Axes are permuted and flipped to the nearest anatomical ones,
+which an oblique volume keeps too; only the two in-plane axes are ever interpolated. Coordinates are those of pixel
+centres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from scipy.interpolate import make_interp_spline
+from scipy.ndimage import gaussian_filter1d
+
+from CPS4Core.anatomy import BACKGROUND
+from CPS4Core.config import InputSettings
+from CPS4Core.errors import CPS4Error
+
+CANONICAL = ("L", "P", "I")
+"""Where the axes of a stack of slices point: slices to the left, rows posterior, columns inferior."""
+OPPOSITE = {"L": "R", "R": "L", "P": "A", "A": "P", "I": "S", "S": "I"}
+CANVAS_STEP = 32
+"""A canvas grows to multiples of this, which every network and vision transformer here can take."""
+THICK_MM = 2.0
+"""Slices thinner than this can be cut in any direction."""
+CLIP_PERCENT = 0.5
+"""Share of the darkest and of the brightest pixels that are clipped before standardising."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How one in-plane axis of the canvas samples that of the volume: position = start + step * pixel."""
+
+    length: int
+    """Pixels of the volume."""
+    canvas: int
+    """Pixels of the canvas."""
+    start: float
+    step: float
+
+    @property
+    def positions(self) -> np.ndarray:
+        """Where each canvas pixel lies, in pixels of the volume."""
+        return self.start + self.step * np.arange(self.canvas)
+
+    @property
+    def inside(self) -> np.ndarray:
+        """Which canvas pixels lie in the volume."""
+        return (self.positions >= -0.5) & (self.positions <= self.length - 0.5)
+
+    @cached_property
+    def cubic(self) -> np.ndarray:
+        """Matrix (canvas, length) that interpolates with cubic splines, smoothing first where it shrinks."""
+        identity = np.eye(self.length)
+        if self.step > 1:
+            identity = gaussian_filter1d(identity, (self.step - 1) / 2, axis=0, mode="nearest")
+        spline = make_interp_spline(np.arange(self.length), identity, k=min(3, self.length - 1))
+        matrix = spline(self.positions.clip(0, self.length - 1))
+        return (matrix * self.inside[:, None]).astype(np.float32)
+
+    def back(self, first: int, last: int) -> tuple[slice, np.ndarray, np.ndarray]:
+        """Return how canvas pixels ``first`` to ``last`` - 1 are interpolated linearly at the volume's pixels.
+
+        Returns:
+            The volume's pixels that lie among them, for each the canvas pixel before it, counted from ``first``,
+            and the weight of the one after.
+        """
+        low = max(0, int(np.ceil(self.start + self.step * (first - 0.5))))
+        high = min(self.length, int(np.floor(self.start + self.step * (last - 0.5))) + 1)
+        position = ((np.arange(low, high) - self.start) / self.step - first).clip(0, last - first - 1)
+        before = np.minimum(position.astype(int), max(last - first - 2, 0))
+        return slice(low, high), before, (position - before).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class SliceGrid:
+    """Where canonical slices lie in a volume.
+
+    Build it with ``SliceGrid.of``.
+    """
+
+    size: tuple[int, int, int]
+    """Of the volume, in the order of its axes x, y, z."""
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float]
+    direction: tuple[float, ...]
+    order: tuple[int, int, int]
+    """Array axes (z, y, x) of the volume in the order slices, rows, columns."""
+    flips: tuple[int, ...]
+    """Axes of the stack that run against those of the volume."""
+    rows: Axis
+    columns: Axis
+
+    @classmethod
+    def of(cls, image: sitk.Image, settings: InputSettings, whole: bool = False) -> SliceGrid:
+        """Lay canonical slices into a volume.
+
+        Args:
+            image: a 3D volume of any orientation.
+            settings: size and spacing of the canvas.
+            whole: let a canvas of fixed spacing grow until it covers the whole field of view, for inference.
+        """
+        order, flips = _to_canonical(image.GetDirection())
+        lengths = [image.GetSize()[::-1][axis] for axis in order]
+        spacing = [image.GetSpacing()[::-1][axis] for axis in order]
+        if settings.spacing_mm is None:
+            # The paper: the centre half of the rows and all columns, stretched to the canvas.
+            rows = _stretched(lengths[1], settings.size[0], lengths[1] / 4, lengths[1] / 2)
+            columns = _stretched(lengths[2], settings.size[1], 0.0, float(lengths[2]))
+        else:
+            rows, columns = (
+                _centred(length, pixels, settings.spacing_mm / mm, whole)
+                for length, pixels, mm in zip(lengths[1:], settings.size, spacing[1:], strict=True)
+            )
+        return cls(
+            image.GetSize(),
+            image.GetSpacing(),
+            image.GetOrigin(),
+            image.GetDirection(),
+            order,
+            flips,
+            rows,
+            columns,
+        )
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between slices and between the canvas's rows and columns, in mm."""
+        slices, rows, columns = (self.spacing[::-1][axis] for axis in self.order)
+        return slices, rows * self.rows.step, columns * self.columns.step
+
+    def to_slices(self, image: sitk.Image) -> np.ndarray:
+        """Return the standardised slices of a volume, float32, (slices, AP, SI); zero outside of it.
+
+        Intensities are interpolated with cubic splines, clipped to their central 99 % and standardised to mean 0
+        and standard deviation 1 over the volume.
+        """
+        stack = self._canonical(sitk.GetArrayViewFromImage(image)).astype(np.float32)
+        slices = self.rows.cubic @ stack @ self.columns.cubic.T
+        inside = np.ix_(range(len(slices)), self.rows.inside, self.columns.inside)
+        values = slices[inside]
+        values = values.clip(*np.percentile(values, [CLIP_PERCENT, 100 - CLIP_PERCENT]))
+        slices = np.zeros_like(slices)
+        slices[inside] = (values - values.mean()) / max(float(values.std()), 1e-6)
+        return slices
+
+    def labels_to_slices(self, labels: sitk.Image) -> np.ndarray:
+        """Return the labels on the canvas, uint8, (slices, AP, SI), nearest neighbour; background outside."""
+        stack = self._canonical(sitk.GetArrayViewFromImage(labels))
+        rows, columns = (
+            axis.positions.round().astype(int).clip(0, axis.length - 1) for axis in (self.rows, self.columns)
+        )
+        slices = stack[:, rows][:, :, columns].astype(np.uint8)
+        slices[:, ~self.rows.inside] = BACKGROUND
+        slices[:, :, ~self.columns.inside] = BACKGROUND
+        return slices
+
+    def labels_from_slices(self, scores: Iterable[np.ndarray]) -> sitk.Image:
+        """Return the labels of class scores, uint8, on the volume's own grid.
+
+        The scores are interpolated linearly and the best class is taken at each of the volume's pixels, so that
+        borders are smooth. Outside the canvas is background.
+
+        Args:
+            scores: one array (classes, AP, SI) a slice, such as an array (slices, classes, AP, SI).
+        """
+        stack = np.zeros(self._stack_shape(), np.uint8)
+        for plane, each in zip(stack, scores, strict=True):
+            self._label_plane(plane, each)
+        return self._to_image(stack)
+
+    def map_from_slices(self, values: np.ndarray) -> sitk.Image:
+        """Return values on the canvas (slices, AP, SI) on the volume's own grid, float32, linear; 0 outside."""
+        stack = np.zeros(self._stack_shape(), np.float32)
+        rows, columns = (axis.back(0, axis.canvas) for axis in (self.rows, self.columns))
+        for plane, each in zip(stack, values, strict=True):
+            plane[rows[0], columns[0]] = _interpolate(each[None].astype(np.float32), rows, columns)[0]
+        return self._to_image(stack)
+
+    def _label_plane(self, plane: np.ndarray, scores: np.ndarray) -> None:
+        """Write the best class at each pixel of a plane of the volume, looking only where there is a structure."""
+        best = scores.argmax(0)
+        found = np.nonzero(best != BACKGROUND)
+        if not len(found[0]):
+            return
+        # One pixel more on each side: interpolation spreads a structure by less than that.
+        (top, bottom), (left, right) = (
+            (max(int(each.min()) - 1, 0), min(int(each.max()) + 2, size))
+            for each, size in zip(found, best.shape, strict=True)
+        )
+        classes = np.unique(np.append(best[found], BACKGROUND))
+        window = scores[classes, top:bottom, left:right].astype(np.float32)
+        rows, columns = self.rows.back(top, bottom), self.columns.back(left, right)
+        plane[rows[0], columns[0]] = classes[_interpolate(window, rows, columns).argmax(0)]
+
+    def _canonical(self, array: np.ndarray) -> np.ndarray:
+        return np.flip(array.transpose(self.order), self.flips)
+
+    def _stack_shape(self) -> tuple[int, int, int]:
+        return tuple(self.size[::-1][axis] for axis in self.order)
+
+    def _to_image(self, stack: np.ndarray) -> sitk.Image:
+        """Return a stack of the volume's own pixels as an image with the volume's geometry."""
+        array = np.flip(stack, self.flips).transpose(np.argsort(self.order))
+        image = sitk.GetImageFromArray(np.ascontiguousarray(array))
+        image.SetSpacing(self.spacing)
+        image.SetOrigin(self.origin)
+        image.SetDirection(self.direction)
+        return image
+
+
+def check_sagittal(image: sitk.Image, path: Path | None = None) -> None:
+    """Check that the volume can be cut into sagittal slices.
+
+    Raises:
+        CPS4Error: if it is a stack of thick axial or coronal slices, or has a single sagittal slice.
+    """
+    order, _ = _to_canonical(image.GetDirection())
+    left_right, *in_plane = (image.GetSpacing()[::-1][axis] for axis in order)
+    for spacing, name in zip(in_plane, ("coronal", "axial"), strict=True):
+        if spacing > THICK_MM and spacing > 2 * left_right and spacing >= max(in_plane):
+            raise CPS4Error(
+                f"The scan is a stack of {name} slices, {spacing:.1f} mm apart.",
+                "Choose the sagittal series of the same study.",
+                path,
+            )
+    if image.GetSize()[::-1][order[0]] < 2:
+        raise CPS4Error("The scan has only one sagittal slice.", "Choose a series with several slices.", path)
+
+
+def _to_canonical(direction: tuple[float, ...]) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+    """Return the order of the array's axes in a stack of slices, and the axes of the stack to flip."""
+    pointing = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(direction)[::-1]
+    order = tuple(
+        next(axis for axis, letter in enumerate(pointing) if letter in (wanted, OPPOSITE[wanted]))
+        for wanted in CANONICAL
+    )
+    flips = tuple(k for k, wanted in enumerate(CANONICAL) if pointing[order[k]] != wanted)
+    return order, flips
+
+
+def _stretched(length: int, canvas: int, first_edge: float, extent: float) -> Axis:
+    """Return the axis whose canvas covers ``extent`` pixels from ``first_edge``, both between pixels."""
+    step = extent / canvas
+    return Axis(length, canvas, first_edge + step / 2 - 0.5, step)
+
+
+def _centred(length: int, canvas: int, step: float, whole: bool) -> Axis:
+    """Return the axis whose canvas has its centre in the volume's centre."""
+    if whole:
+        needed = int(np.ceil(length / step - 1e-6))
+        canvas = max(canvas, -(-needed // CANVAS_STEP) * CANVAS_STEP)
+    return Axis(length, canvas, (length - 1) / 2 - step * (canvas - 1) / 2, step)
+
+
+def _interpolate(values: np.ndarray, rows: tuple, columns: tuple) -> np.ndarray:
+    """Interpolate values (classes, H, W) linearly, first along the columns, then along the rows."""
+    for axis, (_, before, weight) in ((2, columns), (1, rows)):
+        if values.shape[axis] == 1:
+            values = values.repeat(len(before), axis)
+            continue
+        weight = weight if axis == 2 else weight[:, None]
+        low = values.take(before, axis)
+        values = low + weight * (values.take(before + 1, axis) - low)
+    return values

@@ -1,0 +1,139 @@
+"""Reading volumes and label maps, with one clear error for whatever is wrong with a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from CPS4Core.anatomy import IGNORE, NUM_CLASSES
+from CPS4Core.data.dicom import read_series
+from CPS4Core.errors import CPS4Error
+
+IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+
+# ITK writes its warnings to the terminal; what matters is said in our own words.
+sitk.ProcessObject.GlobalWarningDisplayOff()
+
+
+def case_name(path: Path) -> str:
+    """Return the name of a volume without its suffix."""
+    name = Path(path).name
+    for suffix in (".seg.nrrd", *IMAGE_SUFFIXES):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def read_image(path: str | Path) -> sitk.Image:
+    """Return the volume in a file, or in a folder that holds one DICOM series.
+
+    Returns:
+        A scalar 3D image, float32, as stored: orientation, spacing and origin are those of the file.
+
+    Raises:
+        CPS4Error: if the file is missing, empty, truncated or no image; if the image is 4D, in colour, constant,
+            has a single slice, or holds values that are not numbers.
+    """
+    path = Path(path)
+    image = sitk.Cast(_read_volume(path), sitk.sitkFloat32)
+    values = sitk.GetArrayViewFromImage(image)
+    if not np.isfinite(values).all():
+        raise CPS4Error(
+            "The image holds values that are not numbers (NaN or infinite).", "Export it again.", path
+        )
+    if values.min() == values.max():
+        raise CPS4Error("The image is constant: every voxel has the same value.", "Export it again.", path)
+    return image
+
+
+def read_labels(path: str | Path, like: sitk.Image | None = None) -> sitk.Image:
+    """Return the label map in a file.
+
+    Args:
+        path: the file.
+        like: the image that the labels belong to; both must lie on the same grid.
+
+    Returns:
+        A 3D image, uint8, values 0 to 19 and ``IGNORE``.
+
+    Raises:
+        CPS4Error: as ``read_image``; if the values are no labels of the class table, or the grid is another one.
+    """
+    path = Path(path)
+    image = _read_volume(path)
+    values = sitk.GetArrayViewFromImage(image)
+    found = np.unique(values)
+    unknown = [each for each in found if each not in range(NUM_CLASSES) and each != IGNORE]
+    if unknown:
+        listed = ", ".join(f"{each:g}" for each in unknown[:8]) + (", ..." if len(unknown) > 8 else "")
+        raise CPS4Error(
+            f"The labels hold values outside the class table: {listed}.",
+            f"Labels are 0 to {NUM_CLASSES - 1}, or {IGNORE} to ignore. Convert other numbers with `cps4 prepare`.",
+            path,
+        )
+    if like is not None:
+        check_same_grid(image, like, path)
+    return sitk.Cast(image, sitk.sitkUInt8)
+
+
+def check_same_grid(image: sitk.Image, like: sitk.Image, path: Path) -> None:
+    """Check that two images lie on the same grid.
+
+    Raises:
+        CPS4Error: if their size, spacing, origin or direction differ by more than a hundredth of a voxel.
+    """
+    tolerance = 0.01 * min(like.GetSpacing())
+    same = (
+        image.GetSize() == like.GetSize()
+        and np.allclose(image.GetSpacing(), like.GetSpacing(), atol=1e-3 * min(like.GetSpacing()), rtol=0)
+        and np.allclose(image.GetOrigin(), like.GetOrigin(), atol=tolerance, rtol=0)
+        and np.allclose(image.GetDirection(), like.GetDirection(), atol=1e-4, rtol=0)
+    )
+    if not same:
+        raise CPS4Error(
+            "The labels lie on another grid than the image (size, spacing, origin or direction).",
+            "Resample them to the image, or export both from the same volume.",
+            path,
+        )
+
+
+def _read_volume(path: Path) -> sitk.Image:
+    """Read a scalar 3D volume from a file or a DICOM folder."""
+    if not path.exists():
+        raise CPS4Error("The file does not exist.", "Check the path.", path)
+    if path.is_dir():
+        return _as_volume(read_series(path), path)
+    if path.stat().st_size == 0:
+        raise CPS4Error("The file is empty.", "Copy or export it again.", path)
+    try:
+        return _as_volume(sitk.ReadImage(str(path)), path)
+    except RuntimeError as error:
+        if "orthonormal" in str(error):
+            raise CPS4Error(
+                "The image's axes are not perpendicular.", "Resample it to a regular grid first.", path
+            ) from error
+        raise CPS4Error(
+            "The file is truncated or is no medical image.",
+            f"Copy or export it again; CPS4 reads {', '.join(IMAGE_SUFFIXES)} and DICOM.",
+            path,
+        ) from error
+
+
+def _as_volume(image: sitk.Image, path: Path) -> sitk.Image:
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise CPS4Error("The image is in colour or holds vectors.", "Choose a greyscale MR volume.", path)
+    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
+        image = image[..., 0]
+    if image.GetDimension() == 4:
+        raise CPS4Error(
+            f"The image is 4D: {image.GetSize()[3]} volumes in one file.",
+            "Save one of them as a file of its own.",
+            path,
+        )
+    if image.GetDimension() < 3 or min(image.GetSize()) < 2:
+        raise CPS4Error(
+            "The image has only one slice.", "Choose a stack of at least two sagittal slices.", path
+        )
+    return image
