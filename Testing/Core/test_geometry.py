@@ -1,0 +1,202 @@
+"""The worst bug would be a mirrored or shifted result: every orientation, oblique ones, both canvas modes."""
+
+import itertools
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from CPS4Core.config import InputSettings
+from CPS4Core.data.geometry import SliceGrid, check_sagittal
+from CPS4Core.errors import CPS4Error
+
+PAPER = InputSettings(size=(64, 128))
+FIXED = InputSettings(size=(64, 128), spacing_mm=1.0)
+
+# An asymmetric object in patient coordinates (mm; +x left, +y posterior, +z superior): label, centre, half size.
+BOXES = (
+    (1, (0.0, 0.0, -40.0), (14.0, 9.0, 7.0)),  # below
+    (5, (0.0, -12.0, 5.0), (14.0, 6.0, 9.0)),  # in front
+    (12, (11.0, 10.0, 25.0), (5.0, 6.0, 6.0)),  # on the left, behind and above
+)
+
+
+def make_volume(direction, spacing=(4.0, 0.9, 0.8), size=(12, 96, 150), centre=(5.0, -7.0, 30.0)):
+    """Return an image and its labels, sampled from the boxes at each voxel's place in the patient.
+
+    ``direction`` has the left-right, anterior-posterior and superior-inferior axes as columns, in any order;
+    ``spacing`` and ``size`` belong to them in that anatomical order.
+    """
+    direction = np.asarray(direction, float)
+    anatomical = np.abs(direction).argmax(0)
+    spacing, size = np.array(spacing)[anatomical], np.array(size)[anatomical]
+    origin = np.array(centre) - direction @ (spacing * (size - 1) / 2)
+    indices = np.stack(np.meshgrid(*(np.arange(n) for n in size), indexing="ij"), -1)
+    points = (indices * spacing) @ direction.T + origin - np.array(centre)
+    array = np.zeros(size, np.uint8)
+    for label, middle, half in BOXES:
+        array[(np.abs(points - middle) <= half).all(-1)] = label
+    labels = sitk.GetImageFromArray(array.transpose(2, 1, 0))
+    labels.SetSpacing(spacing.tolist())
+    labels.SetOrigin(origin.tolist())
+    labels.SetDirection(direction.ravel().tolist())
+    return sitk.Cast(labels, sitk.sitkFloat32) + sitk.AdditiveGaussianNoise(
+        sitk.Cast(labels, sitk.sitkFloat32) * 0, 0.1, 0, 1
+    ), labels
+
+
+def one_hot(slices):
+    return (slices[:, None] == np.arange(20)[:, None, None]).astype(np.float32)
+
+
+def centroid(labels, label):
+    """Return the centre of a label in patient coordinates, in mm."""
+    z, y, x = (each.mean() for each in np.nonzero(sitk.GetArrayViewFromImage(labels) == label))
+    return np.array(labels.TransformContinuousIndexToPhysicalPoint((x, y, z)))
+
+
+def dice(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+def check_round_trip(image, labels, input_settings, whole=False, least=0.93):
+    grid = SliceGrid.of(image, input_settings, whole)
+    slices = grid.labels_to_slices(labels)
+    back = grid.labels_from_slices(one_hot(slices))
+    assert back.GetSize() == image.GetSize()
+    np.testing.assert_allclose(back.GetSpacing(), image.GetSpacing(), atol=1e-6)
+    np.testing.assert_allclose(back.GetOrigin(), image.GetOrigin(), atol=1e-6)
+    np.testing.assert_allclose(back.GetDirection(), image.GetDirection(), atol=1e-6)
+    truth, found = (sitk.GetArrayViewFromImage(each) for each in (labels, back))
+    for label, *_ in BOXES:
+        assert dice(truth == label, found == label) > least
+        # Half a pixel of the finest spacing: a systematic shift of a pixel would show.
+        np.testing.assert_allclose(centroid(back, label), centroid(labels, label), atol=0.4)
+    return slices
+
+
+def check_anatomy(slices):
+    """Below is at the end of the columns, in front at the start of the rows, left at the end of the slices."""
+    place = {label: np.array([each.mean() for each in np.nonzero(slices == label)]) for label, *_ in BOXES}
+    assert place[1][2] > place[5][2] > place[12][2]
+    assert place[5][1] < place[1][1] < place[12][1]
+    assert place[12][0] > place[1][0] + 1
+
+
+ORIENTATIONS = [
+    np.eye(3)[:, list(order)] * np.array(signs)
+    for order in itertools.permutations(range(3))
+    for signs in itertools.product((1, -1), repeat=3)
+]
+
+
+def test_there_are_48_orientations():
+    assert len({tuple(each.ravel()) for each in ORIENTATIONS}) == 48
+
+
+@pytest.mark.parametrize("input_settings", [PAPER, FIXED], ids=["paper", "fixed spacing"])
+@pytest.mark.parametrize("direction", ORIENTATIONS, ids=lambda each: str(each.astype(int).tolist()))
+def test_every_orientation(direction, input_settings):
+    image, labels = make_volume(direction)
+    check_anatomy(check_round_trip(image, labels, input_settings, least=0.9))
+
+
+def test_all_orientations_give_the_same_slices():
+    expected = SliceGrid.of(make_volume(np.eye(3))[1], FIXED).labels_to_slices(make_volume(np.eye(3))[1])
+    for direction in ORIENTATIONS:
+        labels = make_volume(direction)[1]
+        assert np.array_equal(SliceGrid.of(labels, FIXED).labels_to_slices(labels), expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    turn=st.tuples(*(st.floats(-30, 30),) * 3),
+    orientation=st.integers(0, 47),
+    spacing=st.tuples(st.floats(2.0, 4.5), st.floats(0.5, 1.1), st.floats(0.6, 1.1)),
+    size=st.tuples(st.integers(12, 17), st.integers(90, 131), st.integers(140, 181)),
+    input_settings=st.sampled_from([PAPER, FIXED]),
+)
+def test_obliques_odd_sizes_and_spacings(turn, orientation, spacing, size, input_settings):
+    direction = Rotation.from_euler("xyz", turn, degrees=True).as_matrix() @ ORIENTATIONS[orientation]
+    _, labels = make_volume(direction, spacing, size)
+    grid = SliceGrid.of(labels, input_settings, whole=True)
+    back = grid.labels_from_slices(one_hot(grid.labels_to_slices(labels)))
+    np.testing.assert_allclose(back.GetDirection(), labels.GetDirection(), atol=1e-6)
+    truth, found = (sitk.GetArrayViewFromImage(each) for each in (labels, back))
+    inside = found != 0
+    for label, *_ in BOXES:
+        if (truth == label).sum() > 200 and (found == label).sum() > 0.9 * (truth == label).sum():
+            np.testing.assert_allclose(centroid(back, label), centroid(labels, label), atol=0.6)
+    # Nothing lands where there was nothing, but for a rim of interpolation.
+    assert (truth[inside] == found[inside]).mean() > 0.85
+
+
+def test_a_canvas_that_covers_the_volume_keeps_all_of_it():
+    image, labels = make_volume(np.eye(3), size=(12, 150, 400), spacing=(4.0, 0.9, 0.9))
+    cropped = SliceGrid.of(image, FIXED)
+    whole = SliceGrid.of(image, FIXED, whole=True)
+    assert (cropped.rows.canvas, cropped.columns.canvas) == (64, 128)
+    assert (whole.rows.canvas, whole.columns.canvas) == (160, 384)
+    assert whole.rows.canvas * 1.0 >= 150 * 0.9
+    check_round_trip(image, labels, FIXED, whole=True)
+
+
+def test_a_small_volume_is_padded_with_zeros_and_background():
+    image, labels = make_volume(np.eye(3), size=(8, 40, 60))
+    grid = SliceGrid.of(image, FIXED)
+    slices = grid.to_slices(image)
+    assert slices.shape == (8, 64, 128)
+    assert not slices[:, :10].any()
+    assert not slices[:, :, :30].any()
+    values = slices[:, 15:49, 42:86]
+    assert abs(values.mean()) < 0.2
+    assert not grid.labels_to_slices(labels)[:, :10].any()
+
+
+def test_the_paper_takes_the_centre_half_of_the_rows():
+    image = sitk.Image(
+        200, 128, 5, sitk.sitkFloat32
+    )  # x is the superior-inferior, y the anterior-posterior axis
+    image.SetDirection((0, 0, 1, 0, 1, 0, -1, 0, 0))
+    array = np.broadcast_to(np.arange(128, dtype=np.float32)[:, None], (5, 128, 200)).copy()
+    ramp = sitk.GetImageFromArray(array)
+    ramp.CopyInformation(image)
+    rows = SliceGrid.of(ramp, PAPER).rows
+    np.testing.assert_allclose(rows.positions[[0, -1]], [32.0, 95.0])
+    grid = SliceGrid.of(ramp, InputSettings(size=(128, 128)))
+    np.testing.assert_allclose(grid.rows.positions[[0, -1]], [31.75, 95.25])
+    means = grid.to_slices(ramp).mean((0, 2))
+    assert (np.diff(means) > -1e-3).all()  # anterior to posterior, not the other way
+
+
+def test_maps_come_back_on_the_grid_of_the_volume():
+    image, _ = make_volume(ORIENTATIONS[29])
+    grid = SliceGrid.of(image, FIXED, whole=True)
+    smooth = sitk.DiscreteGaussian(image, 9.0)
+    slices = grid.rows.cubic @ grid._canonical(sitk.GetArrayViewFromImage(smooth)) @ grid.columns.cubic.T
+    back = grid.map_from_slices(slices)
+    np.testing.assert_allclose(
+        sitk.GetArrayViewFromImage(back), sitk.GetArrayViewFromImage(smooth), atol=0.25
+    )
+
+
+@pytest.mark.parametrize(("spacing", "name"), [((0.7, 0.7, 4.0), "axial"), ((0.7, 4.0, 0.7), "coronal")])
+def test_a_stack_of_other_slices_is_told_so(spacing, name, tmp_path):
+    image, _ = make_volume(np.eye(3), spacing=spacing, size=(40, 40, 40))
+    with pytest.raises(CPS4Error, match=name):
+        check_sagittal(image, tmp_path / "scan.nii.gz")
+
+
+@pytest.mark.parametrize("spacing", [(4.4, 0.34, 0.34), (1.0, 1.0, 1.0), (0.9, 0.9, 1.6), (3.0, 2.5, 2.5)])
+def test_sagittal_and_isotropic_volumes_pass(spacing):
+    image, _ = make_volume(np.eye(3), spacing=spacing, size=(20, 30, 30))
+    check_sagittal(image)
+
+
+def test_one_sagittal_slice_is_told_so():
+    image, _ = make_volume(np.eye(3), size=(1, 40, 40))
+    with pytest.raises(CPS4Error, match="one sagittal slice"):
+        check_sagittal(image)
