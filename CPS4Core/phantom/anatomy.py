@@ -1,0 +1,234 @@
+"""The anatomy of a phantom: sizes from the literature, posture and degeneration drawn at random.
+
+Sizes are adult means, rounded, in mm:
+
+- vertebral bodies: Panjabi et al., Thoracic human vertebrae, Spine 16 (1991), and Human lumbar vertebrae, Spine 17
+  (1992): end-plate width and depth, posterior body height;
+- discs: Gilad and Nissan, Spine 11 (1986), and Zhou et al., European Spine Journal 9 (2000), for lumbar heights;
+  thoracic discs are lower, falling to about 4 mm;
+- lordosis and kyphosis: ranges of adult standing radiographs, flattened as in lying patients. Two thirds of the
+  lordosis lie below L4.
+
+Coordinates are those of the patient, in mm: x to the left, y to the back, z to the head. The middle of the upper
+end-plate of S1 is the origin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Level:
+    """Mean sizes of one vertebra and of the disc below it."""
+
+    label: int
+    """Class label; 0 above T9, where vertebrae are seen but not labelled."""
+    disc_label: int
+    depth: float
+    width: float
+    height: float
+    disc_height: float
+
+
+LEVELS = (
+    Level(2, 11, 35.0, 48.0, 26.0, 10.0),  # L5
+    Level(3, 12, 35.5, 46.5, 27.0, 11.0),  # L4
+    Level(4, 13, 35.0, 44.5, 27.0, 10.5),  # L3
+    Level(5, 14, 34.5, 43.0, 27.0, 9.5),  # L2
+    Level(6, 15, 34.0, 41.5, 26.5, 8.0),  # L1
+    Level(7, 16, 32.5, 40.5, 25.5, 6.5),  # T12
+    Level(8, 17, 31.5, 38.0, 24.0, 5.5),  # T11
+    Level(9, 18, 30.5, 35.0, 22.8, 4.8),  # T10
+    Level(10, 19, 29.5, 32.5, 21.8, 4.4),  # T9
+    Level(0, 0, 28.5, 31.0, 21.2, 4.2),  # T8
+    Level(0, 0, 27.5, 30.0, 20.7, 4.0),  # T7
+    Level(0, 0, 26.5, 29.5, 20.2, 4.0),  # T6
+    Level(0, 0, 25.5, 29.0, 19.7, 4.0),  # T5
+)
+"""From L5 upwards."""
+
+LORDOSIS_SHARES = (0.36, 0.28, 0.16, 0.12, 0.08)
+"""Of the lumbar lordosis, from L5/S to L1/L2, shared between disc and vertebra."""
+SACRUM_HEIGHTS = (29.0, 24.0, 20.0, 17.0, 14.0)
+SACRUM_LABEL = 1
+
+
+@dataclass(frozen=True)
+class Element:
+    """A vertebral body, a disc or a sacral segment."""
+
+    kind: Literal["vertebra", "disc", "sacrum"]
+    label: int
+    y: float
+    z: float
+    tilt: float
+    """Lean of its axis to the front, in radians."""
+    depth: float
+    width: float
+    height: float
+    wedge: float
+    """Angle between its upper and lower face, in radians; positive where it is higher in front."""
+    hydration: float = 0.0
+    """Of a disc: 1 young and bright, 0 dark."""
+    bulge: float = 0.0
+    """Of a disc, in mm to the back."""
+    finding: Literal["", "haemangioma", "node", "oedema"] = ""
+    """Of a vertebra."""
+
+    @property
+    def up(self) -> tuple[float, float]:
+        """Unit vector (y, z) along its axis, upwards."""
+        return -float(np.sin(self.tilt)), float(np.cos(self.tilt))
+
+    @property
+    def back(self) -> tuple[float, float]:
+        """Unit vector (y, z) to its back."""
+        return float(np.cos(self.tilt)), float(np.sin(self.tilt))
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One phantom patient."""
+
+    elements: tuple[Element, ...]
+    conus_z: float
+    """Where the cord ends."""
+    scoliosis: tuple[float, float]
+    """Amplitude in mm and phase of the spine's sideways curve."""
+    fat_mm: float
+    """Thickness of the fat under the skin of the back."""
+    muscle_fat: float
+    """Share of fat in the back muscles, 0 to 1."""
+    size: float
+    """Scale of all bones, 1 the mean."""
+
+    def sideways(self, z: np.ndarray) -> np.ndarray:
+        """Return the x of the spine's midline at heights z."""
+        amplitude, phase = self.scoliosis
+        return amplitude * np.sin(z / 90.0 + phase)
+
+
+def draw_patient(random: np.random.Generator, pathology: bool) -> Patient:
+    """Draw a patient.
+
+    Args:
+        random: source of all that varies.
+        pathology: whether degeneration, fractures and marrow findings occur.
+    """
+    size = float(np.clip(random.normal(1.06, 0.07), 0.9, 1.25))
+    slope = np.radians(np.clip(random.normal(37, 7), 22, 52))
+    # A steep sacrum goes with a deep lordosis: the spine stays upright.
+    lordosis = slope + np.radians(np.clip(random.normal(15, 6), 2, 28))
+    kyphosis = np.radians(np.clip(random.normal(24, 8), 8, 42))
+    age = random.uniform() if pathology else 0.1
+    spine = _draw_spine(random, size, slope, lordosis, kyphosis, age, pathology)
+    elements = (*_draw_sacrum(random, size, slope), *spine)
+    bodies = {element.label: element for element in spine if element.kind == "vertebra" and element.label}
+    conus = bodies[6].z + random.normal(0, 12) * size
+    return Patient(
+        elements=elements,
+        conus_z=float(conus),
+        scoliosis=(float(random.normal(0, 3.5)), float(random.uniform(0, 2 * np.pi))),
+        fat_mm=float(random.uniform(8, 40)),
+        muscle_fat=float(np.clip(random.normal(0.15 + 0.35 * age, 0.1), 0.02, 0.7)),
+        size=size,
+    )
+
+
+def _draw_spine(
+    random: np.random.Generator,
+    size: float,
+    slope: float,
+    lordosis: float,
+    kyphosis: float,
+    age: float,
+    pathology: bool,
+) -> list[Element]:
+    """Stack discs and vertebrae on the sacrum; each face leans as the angles of those below add up."""
+    y = z = 0.0
+    tilt = slope
+    elements = []
+    for number, level in enumerate(LEVELS):
+        lumbar = number < len(LORDOSIS_SHARES)
+        turn = lordosis * LORDOSIS_SHARES[number] if lumbar else -kyphosis / 8
+        turn += np.radians(random.normal(0, 1.2))
+        degeneration = float(np.clip(random.normal(age, 0.25) if pathology else 0.1, 0, 1))
+        fracture = pathology and random.random() < 0.02 + 0.03 * age
+        height = level.height * size * random.normal(1, 0.035)
+        depth, width = (
+            level.depth * size * random.normal(1, 0.03),
+            level.width * size * random.normal(1, 0.03),
+        )
+
+        disc_height = level.disc_height * size * random.normal(1, 0.1) * (1 - 0.5 * degeneration**1.5)
+        disc_wedge, body_wedge = 0.65 * turn, 0.35 * turn
+        y, z, tilt, disc = _stack(y, z, tilt, max(disc_height, 2.5), disc_wedge)
+        elements.append(
+            Element(
+                "disc",
+                level.disc_label,
+                *disc,
+                depth * 1.02,
+                width,
+                max(disc_height, 2.5),
+                disc_wedge,
+                hydration=float(np.clip(1.05 - 1.1 * degeneration, 0, 1)),
+                bulge=float(max(0.0, random.normal(3.5 * degeneration - 0.8, 1.2))),
+            )
+        )
+        if fracture:
+            height *= 0.85
+            body_wedge -= np.radians(random.uniform(5, 12))
+        y, z, tilt, body = _stack(y, z, tilt, height, body_wedge)
+        finding = (
+            str(random.choice(["haemangioma", "node", "oedema"]))
+            if random.random() < 0.12 * pathology
+            else ""
+        )
+        elements.append(
+            Element("vertebra", level.label, *body, depth, width, height, body_wedge, finding=finding)
+        )
+    return elements
+
+
+def _draw_sacrum(random: np.random.Generator, size: float, slope: float) -> list[Element]:
+    """Five fused segments below the origin, curving to the front."""
+    y = z = 0.0
+    tilt = slope
+    bend = np.radians(np.clip(random.normal(62, 14), 30, 90)) / len(SACRUM_HEIGHTS)
+    elements = []
+    for number, mean in enumerate(SACRUM_HEIGHTS):
+        height = mean * size * random.normal(1, 0.04)
+        shrink = 1 - 0.17 * number
+        tilt -= bend / 2
+        y, z = y + np.sin(tilt) * height / 2, z - np.cos(tilt) * height / 2
+        elements.append(
+            Element(
+                "sacrum",
+                SACRUM_LABEL,
+                float(y),
+                float(z),
+                float(tilt),
+                32.0 * size * shrink**1.4,
+                52.0 * size * shrink,
+                height,
+                -bend,
+            )
+        )
+        y, z = y + np.sin(tilt) * height / 2, z - np.cos(tilt) * height / 2
+        tilt -= bend / 2
+    return elements
+
+
+def _stack(
+    y: float, z: float, tilt: float, height: float, wedge: float
+) -> tuple[float, float, float, tuple[float, float, float]]:
+    """Put an element on a face; return the middle and tilt of its upper face, and its own middle and tilt."""
+    middle = tilt - wedge / 2
+    step = np.array([-np.sin(middle), np.cos(middle)]) * height
+    centre = (float(y + step[0] / 2), float(z + step[1] / 2), float(middle))
+    return float(y + step[0]), float(z + step[1]), float(tilt - wedge), centre

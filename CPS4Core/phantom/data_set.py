@@ -1,0 +1,75 @@
+"""Data sets of phantoms, in the layout that training reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from CPS4Core.cancellation import Cancellation
+from CPS4Core.data.dataset import CHANNEL, write_description
+from CPS4Core.events import Progress, Reporter, silent
+from CPS4Core.files import written_aside
+from CPS4Core.phantom.phantom import PhantomOptions, make_phantom
+
+DESCRIPTION = "Synthetic spine MR made by CPS4: phantoms, not patients."
+TEST_SEEDS = 100_000
+"""Added to the seed of a test case, so that more training cases never become test cases."""
+
+
+def write_phantom_data_set(
+    folder: Path,
+    cases: int,
+    *,
+    test_cases: int = 0,
+    labelled: int | None = None,
+    seed: int = 0,
+    options: PhantomOptions | None = None,
+    report: Reporter = silent,
+    cancellation: Cancellation | None = None,
+) -> Path:
+    """Write a data set of phantoms and return its folder.
+
+    Args:
+        folder: the data set; cases that are there already are kept.
+        cases: training cases, one a patient.
+        test_cases: labelled test cases.
+        labelled: how many of the training cases get their labels; all if None.
+        seed: the same seed gives the same data set.
+        options: what may vary between phantoms.
+        report: receives the progress.
+        cancellation: tells when to stop.
+
+    Raises:
+        CPS4Error: if the folder cannot be written.
+        Cancelled: if the user asked to stop.
+    """
+    folder = Path(folder)
+    labelled = cases if labelled is None else labelled
+    jobs = [("Tr", k, seed * 1_000_000 + k, k < labelled) for k in range(cases)]
+    jobs += [("Ts", k, seed * 1_000_000 + TEST_SEEDS + k, True) for k in range(test_cases)]
+    for done, (part, number, case_seed, with_labels) in enumerate(jobs):
+        if cancellation is not None:
+            cancellation.check()
+        name = f"{'case' if part == 'Tr' else 'test'}_{number + 1:04d}"
+        _write_case(folder, part, name, case_seed, with_labels, options)
+        report(Progress(done + 1, len(jobs), "Making phantoms"))
+    write_description(folder, "CPS4 phantom", cases, description=DESCRIPTION)
+    return folder
+
+
+def _write_case(
+    folder: Path, part: str, name: str, seed: int, with_labels: bool, options: PhantomOptions | None
+) -> None:
+    image_path = folder / f"images{part}" / f"{name}{CHANNEL}.nii.gz"
+    if image_path.is_file():
+        return
+    phantom = make_phantom(seed, options)
+    if with_labels:
+        _write(phantom.labels, folder / f"labels{part}" / f"{name}.nii.gz")
+    _write(phantom.image, image_path)
+
+
+def _write(image: sitk.Image, path: Path) -> None:
+    with written_aside(path) as temporary:
+        sitk.WriteImage(image, str(temporary), useCompression=True, compressionLevel=1)
