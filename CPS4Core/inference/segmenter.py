@@ -18,7 +18,7 @@ from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Reporter, Warned, silent
 from CPS4Core.inference.level_order import relabel_by_order
 from CPS4Core.model_folder import card_settings, load_network, read_card
-from CPS4Core.training.devices import choose_precision
+from CPS4Core.training.devices import choose_precision, memory_format
 
 SLICES_AT_ONCE = {"cuda": 16, "mps": 8, "cpu": 4}
 """Slices in one forward pass: as many as keep the device busy."""
@@ -50,7 +50,7 @@ class Segmenter:
         self.settings = card_settings(read_card(model_folder))
         self.device = device
         self.report = report
-        self.network = load_network(model_folder).to(device, memory_format=torch.channels_last)
+        self.network = load_network(model_folder).to(device, memory_format=memory_format(device))
         self._at_once = SLICES_AT_ONCE[device.type]
 
     def segment(
@@ -106,7 +106,7 @@ class Segmenter:
     def _logits(self, slices: Tensor) -> Tensor:
         precision = choose_precision(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            return self.network(slices.to(self.device, memory_format=torch.channels_last)).float()
+            return self.network(slices.to(self.device, memory_format=memory_format(self.device))).float()
 
     def _use_less_memory(self) -> None:
         """Take fewer slices at once, and in the end the CPU."""

@@ -56,7 +56,7 @@ class Pretraining(Stage):
         self.module = find_objective(settings.pretrain.objective)(model, settings.pretrain).to(
             accelerator.device
         )
-        self.optimizer = torch.optim.Adam(self.module.parameters(), lr=settings.pretrain.learning_rate)
+        self.optimizer = torch.optim.Adam(self._parameters(), lr=settings.pretrain.learning_rate)
         self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimizer,
             factor=settings.pretrain.plateau_factor,
@@ -114,6 +114,13 @@ class Pretraining(Stage):
         card = new_card(self.settings, stage=1, step=step, validation=metrics, data=self.inputs.facts())
         write_text_architecture(self.model_folder, self.module.model)
         write_weights(self.model_folder, ENCODERS, step, weights, card)
+
+    def _parameters(self) -> list[dict[str, Any]]:
+        """Return the parameters, the text encoder's with their own learning rate."""
+        text = list(self.module.model.text.parameters())
+        others = [each for each in self.module.parameters() if all(each is not mine for mine in text)]
+        rate = self.settings.pretrain.text_learning_rate or self.settings.pretrain.learning_rate
+        return [{"params": others}, {"params": text, "lr": rate}]
 
     def _read(self, chosen: list[tuple[str, int]]) -> tuple[Tensor, Tensor]:
         store = self.inputs.store

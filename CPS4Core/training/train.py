@@ -27,7 +27,7 @@ from CPS4Core.model_folder import (
     write_weights,
 )
 from CPS4Core.segmentation.methods import Batch, find_method
-from CPS4Core.training.devices import make_deterministic
+from CPS4Core.training.devices import make_deterministic, memory_format
 from CPS4Core.training.inputs import TrainingInputs, open_inputs
 from CPS4Core.training.loop import TrainingLoop, make_accelerator
 from CPS4Core.training.run_folder import RunFolder
@@ -82,7 +82,7 @@ class Segmentation(Stage):
 
         torch.manual_seed(settings.seed)
         self.module = find_method(train.method)(train)
-        self.module.to(accelerator.device, memory_format=torch.channels_last)
+        self.module.to(accelerator.device, memory_format=memory_format(accelerator.device))
         self.optimizer = torch.optim.Adam(
             [each for each in self.module.parameters() if each.requires_grad],
             lr=train.learning_rate,
@@ -122,9 +122,9 @@ class Segmentation(Stage):
         images = change_l.images(on_device["labelled"])
         unlabelled = on_device.get("unlabelled", images[:0])
         batch = {
-            "labelled": images.contiguous(memory_format=torch.channels_last),
+            "labelled": images.contiguous(memory_format=memory_format(device)),
             "labels": change_l.labels(on_device["labels"]),
-            "unlabelled": change_u.images(unlabelled).contiguous(memory_format=torch.channels_last)
+            "unlabelled": change_u.images(unlabelled).contiguous(memory_format=memory_format(device))
             if len(unlabelled)
             else unlabelled,
         }

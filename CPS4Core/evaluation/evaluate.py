@@ -1,0 +1,194 @@
+"""Comparing segmentations with references: tables by case and by class, for programs and for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk
+
+from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL, IGNORE
+from CPS4Core.data.volumes import IMAGE_SUFFIXES, case_name, read_labels
+from CPS4Core.errors import CPS4Error
+from CPS4Core.evaluation.metrics import level_agreement, overlap, surface_distances
+from CPS4Core.events import Artifact, Failed, Finished, Progress, Reporter, silent
+from CPS4Core.files import write_json, written_aside
+
+COLUMNS = {
+    "mdice": "mDice",
+    "miou": "mIoU",
+    "mdice_present": "mDice, in the reference only",
+    "hd95_mm": "HD95 (mm)",
+    "assd_mm": "surface distance (mm)",
+    "level_accuracy": "level accuracy",
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """Scores of all cases."""
+
+    cases: pd.DataFrame
+    """One row a case: the columns of ``COLUMNS`` and ``level_shift``."""
+    structures: pd.DataFrame
+    """One row a case and structure: dice, iou, hd95_mm, assd_mm."""
+    skipped: tuple[Failed, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """Return the means over cases and what was skipped, in JSON values."""
+        means = {name: _number(self.cases[name].mean()) for name in COLUMNS}
+        return {
+            "cases": len(self.cases),
+            **means,
+            "skipped": [f"{each.path}: {each.problem}" for each in self.skipped],
+        }
+
+    def by_class(self) -> pd.DataFrame:
+        """Return mean and standard deviation of each structure over cases, head to tail."""
+        order = [BY_LABEL[label].short for label in HEAD_TO_TAIL]
+        grouped = self.structures.groupby("structure")[["dice", "iou", "hd95_mm", "assd_mm"]]
+        table = grouped.agg(["mean", "std"]).set_axis(
+            [f"{name}_{what}" for name in ("dice", "iou", "hd95_mm", "assd_mm") for what in ("mean", "sd")],
+            axis=1,
+        )
+        table.insert(0, "n", grouped.size())
+        return table.reindex([name for name in order if name in table.index])
+
+
+def evaluate(predictions: Path, references: Path, output: Path, report: Reporter = silent) -> Results:
+    """Compare segmentations with references and write ``cases.csv``, ``classes.csv``, ``summary.md`` and ``.json``.
+
+    Args:
+        predictions: a segmentation, or a folder of them.
+        references: its reference, or a folder with references of the same case names.
+        output: folder for the tables.
+        report: receives progress and skipped cases.
+
+    Raises:
+        CPS4Error: if there is no pair to compare, or the folder cannot be written.
+    """
+    rows, structures, skipped = [], [], []
+    pairs = _pairs(Path(predictions), Path(references))
+    for done, (name, prediction, reference) in enumerate(pairs):
+        try:
+            case, classes = score_case(prediction, reference)
+        except CPS4Error as error:
+            skipped.append(Failed(error.problem, error.remedy, str(error.path or prediction)))
+            report(skipped[-1])
+        else:
+            rows.append({"case": name, **case})
+            structures += [{"case": name, **each} for each in classes]
+        report(Progress(done + 1, len(pairs), "Evaluating"))
+    if not rows:
+        raise CPS4Error("No case could be compared.", "See the errors above for each file.", predictions)
+    results = Results(pd.DataFrame(rows), pd.DataFrame(structures), tuple(skipped))
+    _write(results, Path(output))
+    report(Artifact("evaluation", str(Path(output) / "summary.md"), results.summary()))
+    report(Finished())
+    return results
+
+
+def score_case(prediction_path: Path, reference_path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the scores of one case, and those of each of its structures.
+
+    Raises:
+        CPS4Error: if a file cannot be read or the grids differ.
+    """
+    reference_image = read_labels(reference_path)
+    prediction = sitk.GetArrayFromImage(read_labels(prediction_path, like=reference_image))
+    reference = sitk.GetArrayFromImage(reference_image)
+    spacing = reference_image.GetSpacing()[::-1]
+    counts = overlap(prediction, reference)
+    prediction[reference == IGNORE] = IGNORE
+    classes = []
+    for label in np.flatnonzero(counts.present):
+        distances = surface_distances(prediction == label, reference == label, spacing)
+        classes.append(
+            {
+                "structure": BY_LABEL[int(label)].short,
+                "dice": counts.dice[label],
+                "iou": counts.iou[label],
+                "hd95_mm": None if distances is None else distances.hausdorff95,
+                "assd_mm": None if distances is None else distances.average,
+            }
+        )
+    table = pd.DataFrame(classes, columns=["structure", "dice", "iou", "hd95_mm", "assd_mm"]).astype(
+        {name: float for name in ("dice", "iou", "hd95_mm", "assd_mm")}
+    )
+    levels = level_agreement(np.where(prediction == IGNORE, 0, prediction), reference)
+    in_reference = (counts.reference > 0) & counts.present
+    case = {
+        "mdice": table.dice.mean(),
+        "miou": table.iou.mean(),
+        "mdice_present": counts.dice[in_reference].mean() if in_reference.any() else np.nan,
+        "hd95_mm": table.hd95_mm.mean(),
+        "assd_mm": table.assd_mm.mean(),
+        "level_accuracy": levels.accuracy,
+        "level_shift": levels.shift,
+    }
+    return case, classes
+
+
+def _pairs(predictions: Path, references: Path) -> list[tuple[str, Path, Path]]:
+    """Return (case, prediction, reference) of every prediction that has a reference."""
+    for path in (predictions, references):
+        if not path.exists():
+            raise CPS4Error("The path does not exist.", "Check it.", path)
+    if predictions.is_file() and references.is_file():
+        return [(case_name(predictions), predictions, references)]
+    found, known = _by_name(predictions), _by_name(references)
+    pairs = [(name, path, known[name]) for name, path in found.items() if name in known]
+    if not pairs:
+        raise CPS4Error(
+            "No segmentation has a reference of the same name.",
+            "Compare folders of the same cases.",
+            predictions,
+        )
+    return pairs
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    files = [folder] if folder.is_file() else sorted(folder.iterdir())
+    return {
+        case_name(path).removesuffix("_0000"): path
+        for path in files
+        if path.name.lower().endswith(IMAGE_SUFFIXES)
+    }
+
+
+def _write(results: Results, output: Path) -> None:
+    tables = {"cases.csv": results.cases.to_csv(index=False), "classes.csv": results.by_class().to_csv()}
+    tables["summary.md"] = as_markdown(results)
+    for name, text in tables.items():
+        with written_aside(output / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    write_json(output / "summary.json", results.summary())
+
+
+def as_markdown(results: Results) -> str:
+    """Return the results as tables for a person."""
+    lines = [f"# Evaluation of {len(results.cases)} cases", "", "| measure | mean | sd |", "|---|---|---|"]
+    for name, title in COLUMNS.items():
+        lines.append(f"| {title} | {results.cases[name].mean():.3f} | {results.cases[name].std():.3f} |")
+    shifted = results.cases[results.cases.level_shift.fillna(0) != 0]
+    if len(shifted):
+        names = ", ".join(f"{row.case} ({row.level_shift:+.0f})" for row in shifted.itertuples())
+        lines += ["", f"**Every level is shifted** in {len(shifted)} cases: {names}."]
+    lines += ["", "| structure | cases | Dice | HD95 (mm) | surface distance (mm) |", "|---|---|---|---|---|"]
+    for name, row in results.by_class().iterrows():
+        lines.append(
+            f"| {name} | {row.n:.0f} | {row.dice_mean:.3f} ± {row.dice_sd:.3f} "
+            f"| {row.hd95_mm_mean:.1f} | {row.assd_mm_mean:.2f} |"
+        )
+    if results.skipped:
+        lines += ["", "Not compared:", ""]
+        lines += [f"- {Path(each.path or '').name}: {each.problem} {each.remedy}" for each in results.skipped]
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> float | None:
+    """Return a number that JSON can hold."""
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,191 @@
+"""CPS4 against its baselines on phantoms, with 5 % of the patients labelled and three seeds.
+
+    python Testing/Benchmarks/experiment.py run --seed 0     one seed: stage 1, every system, its scores
+    python Testing/Benchmarks/experiment.py table            the table of all seeds that have run
+
+Every system has the same network, data, augmentation and number of steps. Test cases are segmented and scored at
+their native resolution. Stopped, `run` goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk
+import torch
+
+from CPS4Core.anatomy import NUM_CLASSES, short_name
+from CPS4Core.cancellation import Cancellation
+from CPS4Core.config import load_settings
+from CPS4Core.data.dataset import open_data_set
+from CPS4Core.data.geometry import SliceGrid
+from CPS4Core.data.volumes import read_image, read_labels
+from CPS4Core.evaluation.metrics import level_agreement, mean_scores, overlap
+from CPS4Core.evaluation.text_maps import oracle_labels, text_labels
+from CPS4Core.events import Metric, silent
+from CPS4Core.files import read_json, write_json
+from CPS4Core.inference.segmenter import Segmenter
+from CPS4Core.model_folder import load_encoders
+from CPS4Core.phantom.data_set import write_phantom_data_set
+from CPS4Core.training.pretrain import pretrain
+from CPS4Core.training.train import train
+
+RESULTS = Path(__file__).parent / "experiment.json"
+CASES, TEST_CASES, RATIO = 120, 16, 0.05
+CPU = torch.device("cpu")
+
+# Stage 1 variants: name -> settings.
+ENCODERS = {
+    "paper": [],
+    "absent": ["pretrain.absent_classes=true"],
+    "softmax": ["encoders.attention=class_softmax", "pretrain.absent_classes=true"],
+}
+# Systems: name -> method, stage 1 variant, settings, labelled ratio.
+SYSTEMS = {
+    "supervised, 5 % labels": ("supervised", None, [], RATIO),
+    "mean teacher, published": ("mean_teacher", None, [], RATIO),
+    "mean teacher, hard labels": ("mean_teacher_hard", None, [], RATIO),
+    "CPS4, paper": ("cps4", "paper", [], RATIO),
+    "CPS4, absent classes + presence gate": ("cps4", "absent", ["train.presence_gate=true"], RATIO),
+    "CPS4, class softmax + presence gate": (
+        "cps4",
+        "softmax",
+        ["train.presence_gate=true", "train.presence_threshold=0.3"],
+        RATIO,
+    ),
+    "supervised, all labels": ("supervised", None, [], 1.0),
+}
+
+
+def run(folder: Path, seed: int) -> None:
+    """Train and score everything of one seed."""
+    data = write_phantom_data_set(folder / "data", CASES, test_cases=TEST_CASES)
+    common = {"device": CPU, "report": progress, "cancellation": Cancellation(), "cache": folder / "cache"}
+    scores = read_json(RESULTS) if RESULTS.exists() else {}
+    encoders = {}
+    for name, changes in ENCODERS.items():
+        settings = load_settings("small", [*changes, f"seed={seed}"])
+        print(f"seed {seed}: stage 1, {name}", flush=True)
+        output = folder / f"seed{seed}" / f"stage1-{name}"
+        encoders[name] = pretrain(data, output, settings, ratio=RATIO, **common)
+        if f"maps/{name}/{seed}" not in scores:
+            save(f"maps/{name}/{seed}", score_maps(encoders[name], data))
+    for system, (method, variant, changes, ratio) in SYSTEMS.items():
+        settings = load_settings("small", [*changes, f'train.method="{method}"', f"seed={seed}"])
+        print(f"seed {seed}: {system}", flush=True)
+        slug = "".join(each if each.isalnum() else "-" for each in system)
+        model = train(
+            data,
+            folder / f"seed{seed}" / slug,
+            settings,
+            ratio=ratio,
+            encoders=encoders[variant] if variant else None,
+            **common,
+        )
+        save(f"systems/{system}/{seed}", score_model(model, data))
+
+
+def score_model(model: Path, data: Path) -> dict:
+    """Return the scores of a model on the test cases, at native resolution; with the level order beside it."""
+    segmenter = Segmenter(model, CPU)
+    found: dict[str, list] = {"pairs": [], "ordered": []}
+    for case in open_data_set(data).test:
+        image = read_image(case.image)
+        truth = sitk.GetArrayFromImage(read_labels(case.label, like=image))
+        for name, level_order in (("pairs", False), ("ordered", True)):
+            labels = segmenter.segment(image, level_order=level_order).labels
+            found[name].append((sitk.GetArrayFromImage(labels), truth))
+    return {**scores_of(found["pairs"]), "level_order": scores_of(found["ordered"])}
+
+
+def score_maps(model: Path, data: Path) -> dict:
+    """Return the scores of the raw text maps, gated or not, and of the oracle, on the canvas of the test cases."""
+    encoders = load_encoders(model)
+    settings = load_settings("small").input
+    grid = encoders.vision.grid(settings.size)
+    found: dict[str, list] = {"text": [], "gated": [], "oracle": []}
+    for case in open_data_set(data).test:
+        image = read_image(case.image)
+        where = SliceGrid.of(image, settings)
+        truth = where.labels_to_slices(read_labels(case.label, like=image))
+        slices = where.to_slices(image)
+        found["text"].append((text_labels(encoders, slices), truth))
+        found["gated"].append((text_labels(encoders, slices, least_peak=0.5), truth))
+        found["oracle"].append((oracle_labels(truth, grid), truth))
+    similarity = encoders.prompt_similarity().fill_diagonal_(-1).max()
+    return {
+        **{name: scores_of(pairs) for name, pairs in found.items()},
+        "prompt_similarity": float(similarity),
+    }
+
+
+def scores_of(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict:
+    """Return mDice, mIoU, level accuracy and the Dice of each class."""
+    mdice, miou = mean_scores(pairs)
+    agreements = [level_agreement(*pair) for pair in pairs]
+    dice = np.array([overlap(*pair).dice for pair in pairs])
+    return {
+        "mdice": mdice,
+        "miou": miou,
+        "level_accuracy": sum(each.right for each in agreements) / sum(each.total for each in agreements),
+        "classes": {short_name(k): round(float(np.nanmean(dice[:, k])), 4) for k in range(1, NUM_CLASSES)},
+    }
+
+
+def save(name: str, scores: dict) -> None:
+    """Add scores to the results, which other seeds may be writing too."""
+    from filelock import FileLock
+
+    with FileLock(RESULTS.with_suffix(".lock")):
+        results = read_json(RESULTS) if RESULTS.exists() else {}
+        results[name] = scores
+        write_json(RESULTS, results)
+    print(name, json.dumps({k: v for k, v in scores.items() if not isinstance(v, dict)}), flush=True)
+
+
+def table() -> str:
+    """Return the results as Markdown: mean ± standard deviation over seeds, in %."""
+    results = read_json(RESULTS)
+    rows = []
+    for name, scores in results.items():
+        kind, system, _ = name.split("/")
+        if kind == "systems":
+            rows.append((system, scores))
+            rows.append((f"{system} + level order", scores["level_order"]))
+        else:
+            rows += [(f"raw maps: {system}, {part}", scores[part]) for part in ("text", "gated", "oracle")]
+    columns = {"mdice": "mDice", "miou": "mIoU", "level_accuracy": "level accuracy"}
+    frame = pd.DataFrame(
+        [{"system": system, **{v: scores[k] for k, v in columns.items()}} for system, scores in rows]
+    )
+    lines = ["| system | seeds | mDice | mIoU | level accuracy |", "|---|---|---|---|---|"]
+    for system, group in frame.groupby("system", sort=False):
+        cells = [f"{100 * group[c].mean():.1f} ± {100 * group[c].std(ddof=1):.1f}" for c in columns.values()]
+        lines.append(f"| {system} | {len(group)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def progress(event) -> None:
+    """Print the validation scores."""
+    if isinstance(event, Metric) and any(name.startswith("validation") for name in event.values):
+        print(event.step, {k: round(v, 4) for k, v in event.values.items()}, flush=True)
+    else:
+        silent(event)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=["run", "table"])
+    parser.add_argument("--folder", type=Path, default=Path("build/experiment"))
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    if arguments.command == "run":
+        run(arguments.folder, arguments.seed)
+    else:
+        print(table())
