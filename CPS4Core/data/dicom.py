@@ -12,6 +12,7 @@ from CPS4Core.errors import CPS4Error
 
 SERIES_DESCRIPTION = "0008|103e"
 SERIES_NUMBER = "0020|0011"
+PATIENT_ID = "0010|0020"
 EVEN_SPACING = 0.1
 """Largest deviation of a gap between slices from the usual one, as a share of it."""
 
@@ -65,6 +66,14 @@ def read_series(source: Path | Series) -> sitk.Image:
         ) from error
     _check_gaps(series)
     return image
+
+
+def patient_key(series: Series) -> str:
+    """Return what tells patients apart; it may identify one, so it is never shown or written."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(series.files[0])
+    reader.ReadImageInformation()
+    return _tag(reader, PATIENT_ID) or series.uid
 
 
 def _only_series(folder: Path) -> Series:

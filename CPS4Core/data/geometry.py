@@ -106,7 +106,7 @@ class SliceGrid:
             settings: size and spacing of the canvas.
             whole: let a canvas of fixed spacing grow until it covers the whole field of view, for inference.
         """
-        order, flips = _to_canonical(image.GetDirection())
+        order, flips = stack_axes(image.GetDirection())
         lengths = [image.GetSize()[::-1][axis] for axis in order]
         spacing = [image.GetSpacing()[::-1][axis] for axis in order]
         if settings.spacing_mm is None:
@@ -221,7 +221,7 @@ def check_sagittal(image: sitk.Image, path: Path | None = None) -> None:
     Raises:
         CPS4Error: if it is a stack of thick axial or coronal slices, or has a single sagittal slice.
     """
-    order, _ = _to_canonical(image.GetDirection())
+    order, _ = stack_axes(image.GetDirection())
     left_right, *in_plane = (image.GetSpacing()[::-1][axis] for axis in order)
     for spacing, name in zip(in_plane, ("coronal", "axial"), strict=True):
         if spacing > THICK_MM and spacing > 2 * left_right and spacing >= max(in_plane):
@@ -234,8 +234,15 @@ def check_sagittal(image: sitk.Image, path: Path | None = None) -> None:
         raise CPS4Error("The scan has only one sagittal slice.", "Choose a series with several slices.", path)
 
 
-def _to_canonical(direction: tuple[float, ...]) -> tuple[tuple[int, int, int], tuple[int, ...]]:
-    """Return the order of the array's axes in a stack of slices, and the axes of the stack to flip."""
+def stack_axes(direction: tuple[float, ...]) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+    """Return how an array (z, y, x) of a volume becomes a stack of slices.
+
+    Args:
+        direction: the volume's direction cosines.
+
+    Returns:
+        The order of the array's axes in the stack, and the axes of the stack to flip.
+    """
     pointing = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(direction)[::-1]
     order = tuple(
         next(axis for axis, letter in enumerate(pointing) if letter in (wanted, OPPOSITE[wanted]))

@@ -36,8 +36,16 @@ def read_image(path: str | Path) -> sitk.Image:
         CPS4Error: if the file is missing, empty, truncated or no image; if the image is 4D, in colour, constant,
             has a single slice, or holds values that are not numbers.
     """
-    path = Path(path)
-    image = sitk.Cast(_read_volume(path), sitk.sitkFloat32)
+    return check_image(read_volume(path), Path(path))
+
+
+def check_image(image: sitk.Image, path: Path) -> sitk.Image:
+    """Return a scalar 3D image as float32 if its values can be an MR.
+
+    Raises:
+        CPS4Error: if they are constant or not numbers; ``path`` is where the image comes from.
+    """
+    image = sitk.Cast(image, sitk.sitkFloat32)
     values = sitk.GetArrayViewFromImage(image)
     if not np.isfinite(values).all():
         raise CPS4Error(
@@ -62,7 +70,7 @@ def read_labels(path: str | Path, like: sitk.Image | None = None) -> sitk.Image:
         CPS4Error: as ``read_image``; if the values are no labels of the class table, or the grid is another one.
     """
     path = Path(path)
-    image = _read_volume(path)
+    image = read_volume(path)
     values = sitk.GetArrayViewFromImage(image)
     found = np.unique(values)
     unknown = [each for each in found if each not in range(NUM_CLASSES) and each != IGNORE]
@@ -99,8 +107,13 @@ def check_same_grid(image: sitk.Image, like: sitk.Image, path: Path) -> None:
         )
 
 
-def _read_volume(path: Path) -> sitk.Image:
-    """Read a scalar 3D volume from a file or a DICOM folder."""
+def read_volume(path: str | Path) -> sitk.Image:
+    """Return the scalar 3D volume in a file or in a folder with one DICOM series, whatever its values.
+
+    Raises:
+        CPS4Error: as ``read_image``, but for what concerns the values.
+    """
+    path = Path(path)
     if not path.exists():
         raise CPS4Error("The file does not exist.", "Check the path.", path)
     if path.is_dir():

@@ -1,0 +1,98 @@
+"""The label numbers of other data sets, turned into those of the class table.
+
+Each scheme is a function from an image of labels to an image of class labels, uint8, on the same grid. What a data
+set leaves unlabelled but which is no background becomes ``IGNORE``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import SimpleITK as sitk
+
+from CPS4Core.anatomy import BACKGROUND, IGNORE, NUM_CLASSES
+from CPS4Core.data.geometry import stack_axes
+from CPS4Core.errors import CPS4Error
+
+Scheme = Callable[[sitk.Image], sitk.Image]
+
+SPIDER = {**{k: k + 1 for k in range(1, 10)}, **{200 + k: 10 + k for k in range(1, 10)}}
+"""Vertebrae 1, 2, ... and discs 201, 202, ... count from the lowest upwards."""
+
+TOTALSPINESEG = {
+    **dict(
+        zip((50, 45, 44, 43, 42, 41, 32, 31, 30, 29), range(1, 11), strict=True)
+    ),  # sacrum, L5 to L1, T12 to T9
+    **dict(zip((100, 95, 94, 93, 92, 91, 82, 81, 80), range(11, 20), strict=True)),  # L5-S up to T9-T10
+    46: IGNORE,  # L6
+}
+
+# Vertebrae L5 to T9, the discs below them (100 + vertebra) and their end-plates (200 + vertebra).
+_SPINEPS_VERTEBRAE = dict(zip((24, 23, 22, 21, 20, 19, 18, 17, 16), range(2, 11), strict=True))
+SPINEPS = {
+    **_SPINEPS_VERTEBRAE,
+    **{100 + theirs: label + 9 for theirs, label in _SPINEPS_VERTEBRAE.items()},
+    **{200 + theirs: label for theirs, label in _SPINEPS_VERTEBRAE.items()},
+    26: 1,
+    **{each: IGNORE for each in (25, 28, 125, 128, 225, 228)},  # L6 and T13, with their discs and end-plates
+}
+
+
+def class_table(labels: sitk.Image) -> sitk.Image:
+    """Return labels that follow the class table already, as MRSpineSeg's do.
+
+    Raises:
+        CPS4Error: if a value is not in the class table.
+    """
+    values = np.unique(sitk.GetArrayViewFromImage(labels))
+    unknown = [f"{each:g}" for each in values if each not in range(NUM_CLASSES) and each != IGNORE]
+    if unknown:
+        raise CPS4Error(
+            f"The labels hold values outside the class table: {', '.join(unknown[:8])}.",
+            "Name the scheme that they follow with --from.",
+        )
+    return sitk.Cast(labels, sitk.sitkUInt8)
+
+
+def spider(labels: sitk.Image) -> sitk.Image:
+    """Return SPIDER's labels; below the lowest structure, where the unlabelled sacrum is, they are ``IGNORE``."""
+    array = _translate(sitk.GetArrayViewFromImage(labels), SPIDER)
+    order, flips = stack_axes(labels.GetDirection())
+    stack = np.flip(array.transpose(order), flips)  # a view: columns from superior to inferior
+    columns = np.flatnonzero((stack != BACKGROUND).any((0, 1)))
+    if len(columns):
+        stack[:, :, columns[-1] + 1 :] = IGNORE
+    return _like(array, labels)
+
+
+def totalspineseg(labels: sitk.Image) -> sitk.Image:
+    """Return TotalSpineSeg's labels; cord, canal and levels outside T9 to S are background."""
+    return _like(_translate(sitk.GetArrayViewFromImage(labels), TOTALSPINESEG), labels)
+
+
+def spineps(labels: sitk.Image) -> sitk.Image:
+    """Return the labels of a SPINEPS instance mask; a disc is numbered after the vertebra above it."""
+    return _like(_translate(sitk.GetArrayViewFromImage(labels), SPINEPS), labels)
+
+
+SCHEMES: dict[str, Scheme] = {
+    "mrspineseg": class_table,
+    "spider": spider,
+    "totalspineseg": totalspineseg,
+    "spineps": spineps,
+    "folder": class_table,
+}
+
+
+def _translate(array: np.ndarray, table: dict[int, int]) -> np.ndarray:
+    """Return the array with each value replaced by the table's; values that it lacks become background."""
+    values, inverse = np.unique(array, return_inverse=True)
+    new = np.array([table.get(int(value), BACKGROUND) for value in values], np.uint8)
+    return new[inverse].reshape(array.shape)
+
+
+def _like(array: np.ndarray, image: sitk.Image) -> sitk.Image:
+    labels = sitk.GetImageFromArray(array)
+    labels.CopyInformation(image)
+    return labels
