@@ -9,6 +9,7 @@ import SimpleITK as sitk
 
 from CPS4Core.anatomy import IGNORE, NUM_CLASSES
 from CPS4Core.data.dicom import read_series
+from CPS4Core.data.nifti import check_nifti_is_whole
 from CPS4Core.errors import CPS4Error
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
@@ -121,8 +122,9 @@ def read_volume(path: str | Path) -> sitk.Image:
     if path.stat().st_size == 0:
         raise CPS4Error("The file is empty.", "Copy or export it again.", path)
     try:
+        check_nifti_is_whole(path)
         return _as_volume(sitk.ReadImage(str(path)), path)
-    except RuntimeError as error:
+    except (RuntimeError, EOFError) as error:
         if "orthonormal" in str(error):
             raise CPS4Error(
                 "The image's axes are not perpendicular.", "Resample it to a regular grid first.", path
