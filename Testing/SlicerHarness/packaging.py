@@ -1,0 +1,74 @@
+"""`slicer.packaging` (Slicer 5.12): says what is installed, and installs nothing.
+
+A test sees the requests in `requested`, and decides with `on_install` what an installation does.
+"""
+
+import importlib.metadata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+requested: list[str] = []
+on_install: Callable[[list[str]], None] | None = None
+
+
+def load_requirements(path: str | Path) -> list[Requirement]:
+    lines = (line.split("#")[0].strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
+    return [Requirement(line) for line in lines if line and not line.startswith("-")]
+
+
+def load_pyproject_dependencies(path: str | Path) -> list[Requirement]:
+    import tomllib
+
+    project = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    return [Requirement(line) for line in project["project"]["dependencies"]]
+
+
+def pip_check(req: Any, _seen: Any = None) -> bool:
+    return all(_is_satisfied(requirement) for requirement in _requirements(req))
+
+
+def pip_ensure(
+    requirements: Any,
+    constraints: str | Path | None = None,
+    skip_packages: list[str] | None = None,
+    prompt_install: bool = True,
+    **options: Any,
+) -> list[str]:
+    missing = [r for r in _requirements(requirements) if not _is_satisfied(r)]
+    if missing:
+        pip_install([str(r) for r in missing])
+    return []
+
+
+def pip_install(requirements: Any, constraints: str | Path | None = None, **options: Any) -> None:
+    names = [str(r) for r in _requirements(requirements)]
+    requested.extend(names)
+    if on_install is None:
+        raise RuntimeError(f"the harness installs nothing: {', '.join(names)}")
+    on_install(names)
+
+
+def pip_uninstall(requirements: Any, **options: Any) -> None:
+    raise RuntimeError("the harness uninstalls nothing")
+
+
+def isPipInstallInProgress() -> bool:
+    return False
+
+
+def _requirements(given: Any) -> list[Requirement]:
+    if isinstance(given, Requirement):
+        return [given]
+    return [Requirement(str(r)) for r in (given.split() if isinstance(given, str) else given)]
+
+
+def _is_satisfied(requirement: Requirement) -> bool:
+    if requirement.marker and not requirement.marker.evaluate():
+        return True
+    try:
+        return requirement.specifier.contains(importlib.metadata.version(requirement.name), prereleases=True)
+    except importlib.metadata.PackageNotFoundError:
+        return False
