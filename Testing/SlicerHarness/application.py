@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import shiboken6
 import slicer_core
 import vtk
-from PySide6 import QtCore, QtGui, QtWidgets
+from PySide6 import QtCore, QtWidgets
 from PySide6.QtCore import Property, Signal
 
 from . import colours, views
@@ -125,8 +126,10 @@ class _SegmentEditorModuleWidget(qSlicerWidget):
 
     def __init__(self, scene: Any):
         super().__init__()
-        self.editor = qMRMLSegmentEditorWidget(self)
-        self.editor.setMRMLScene(scene)
+        self._editor = qMRMLSegmentEditorWidget(self)
+        self._editor.setMRMLScene(scene)
+
+    editor = property(lambda self: self._editor)
 
     def self(self) -> "_SegmentEditorModuleWidget":
         return self
@@ -259,13 +262,12 @@ class qSlicerApplication(QtCore.QObject, Observing):
     os = Property(str, lambda self: {"linux": "linux", "darwin": "macosx"}.get(sys.platform, "win"))
     documentationBaseUrl = Property(str, lambda self: "https://slicer.readthedocs.io/en/latest/")
 
-    def __init__(self, folder: Path, slicer: Any):
+    def __init__(self, slicer: Any):
         super().__init__()
         self._slicer = slicer
-        self.temporaryPath = str(folder)
         self._exit_status: int | None = None
         self._opened_node: Any = None
-        self._make_scene(folder)
+        self._make_scene()
         self._modules = qSlicerModuleManager()
         self._io = qSlicerCoreIOManager(self._scene, self.moduleLogic)
         self._extensions = qSlicerExtensionsManagerModel()
@@ -274,15 +276,13 @@ class qSlicerApplication(QtCore.QObject, Observing):
         self._layouts = views.qMRMLLayoutManager(self._logic, self._scene, self._window.centralWidget())
         self.observe(self._scene, slicer_core.vtkMRMLScene.NodeAddedEvent, self._add_to_subject_hierarchy)
 
-    def _make_scene(self, folder: Path) -> None:
+    def _make_scene(self) -> None:
         self._scene = slicer_core.vtkMRMLScene()
-        self._scene.SetRootDirectory(str(folder))
         crosshair = slicer_core.vtkMRMLCrosshairNode()
         crosshair.SetCrosshairName("default")
         self._scene.AddNode(crosshair)
         self._logic = slicer_core.vtkSlicerApplicationLogic()
         self._logic.SetMRMLScene(self._scene)
-        self._logic.SetTemporaryPath(str(folder))
         colour_logic = self._logic.GetColorLogic()
         colour_logic.SetMRMLScene(self._scene)
         colour_logic.AddDefaultColorNodes()
@@ -291,11 +291,12 @@ class qSlicerApplication(QtCore.QObject, Observing):
         self._logic.SetViewLogics(vtk.vtkCollection())
         right_of_patient_on_the_left = True
         slicer_core.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(self._scene, right_of_patient_on_the_left)
-        self._logic.SetModuleLogic("Colors", colour_logic)
+        self._logics = {"Colors": colour_logic}  # the application logic only points at them
         for name, class_name in MODULE_LOGICS.items():
-            logic = getattr(slicer_core, class_name)()
+            logic = self._logics[name] = getattr(slicer_core, class_name)()
             logic.SetMRMLScene(self._scene)
             logic.SetMRMLApplicationLogic(self._logic)
+        for name, logic in self._logics.items():
             self._logic.SetModuleLogic(name, logic)
 
     def __getattr__(self, name: str) -> Any:
@@ -312,7 +313,7 @@ class qSlicerApplication(QtCore.QObject, Observing):
         return self._logic
 
     def moduleLogic(self, name: str) -> Any:
-        return self._logic.GetModuleLogic(name) if name else self._logic
+        return self._logics.get(name) if name else self._logic
 
     def layoutManager(self) -> views.qMRMLLayoutManager:
         return self._layouts
@@ -403,18 +404,42 @@ class qSlicerApplication(QtCore.QObject, Observing):
             self._add_module(qSlicerAbstractCoreModule(name, self.moduleLogic(name)))
         self._modules.module("SegmentEditor")._widget = _SegmentEditorModuleWidget(self._scene)
 
-    def _shut_down(self) -> None:
-        """Leaves the shown module, unloads the scripted ones and lets go of views, scene and window."""
+    def _start_afresh(self, folder: Path) -> None:
+        """As just started: an empty scene, the first layout, no scripted module, nothing asked for."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.temporaryPath = str(folder)
+        self._logic.SetTemporaryPath(str(folder))
+        self._scene.SetRootDirectory(str(folder))
+        self._extensions._installed = []
+        self._exit_status = self._opened_node = None
+        self._layouts.setLayout(slicer_core.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+        self._window.resize(1280, 800)
+
+    def _close_modules(self) -> None:
+        """Leaves the shown module and unloads the scripted ones."""
         self._window.moduleSelector()._leave()
         for module in [m for m in self._modules._modules.values() if isinstance(m, qSlicerScriptedLoadableModule)]:
             self._modules.moduleAboutToBeUnloaded.emit(module.name)
             module._unload()
+            del self._modules._modules[module.name]
+            for name in (module.name.lower(), f"{module.name}Instance", f"{module.name}Widget"):
+                vars(self._slicer.modules).pop(name, None)
             sys.modules.pop(module.name, None)
+        QtWidgets.QApplication.sendPostedEvents(None, QtCore.QEvent.DeferredDelete)
+
+    def _clear_scene(self) -> None:
+        """Closes the scene, and removes what survives this (the parameter nodes of modules)."""
+        self._scene.Clear(False)
+        nodes = [self._scene.GetNthNode(index) for index in range(self._scene.GetNumberOfNodes())]
+        for node in [n for n in nodes if n.IsA("vtkMRMLScriptedModuleNode")]:
+            self._scene.RemoveNode(node)
+        self._window.hide()
+
+    def _shut_down(self) -> None:
+        """Lets go of views and window, before the interpreter does so in any order."""
         self.stop_observing()
         self._layouts._release()
-        self._window.close()
-        self._window.deleteLater()
-        QtWidgets.QApplication.sendPostedEvents(None, QtCore.QEvent.DeferredDelete)
+        shiboken6.delete(self._window)
 
 
 CLASSES = {

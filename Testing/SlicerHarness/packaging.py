@@ -4,10 +4,12 @@ A test sees the requests in `requested`, and decides with `on_install` what an i
 """
 
 import importlib.metadata
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import slicer
 from packaging.requirements import Requirement
 
 requested: list[str] = []
@@ -20,8 +22,6 @@ def load_requirements(path: str | Path) -> list[Requirement]:
 
 
 def load_pyproject_dependencies(path: str | Path) -> list[Requirement]:
-    import tomllib
-
     project = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     return [Requirement(line) for line in project["project"]["dependencies"]]
 
@@ -35,20 +35,39 @@ def pip_ensure(
     constraints: str | Path | None = None,
     skip_packages: list[str] | None = None,
     prompt_install: bool = True,
-    **options: Any,
-) -> list[str]:
-    missing = [r for r in _requirements(requirements) if not _is_satisfied(r)]
-    if missing:
-        pip_install([str(r) for r in missing])
-    return []
+    prompt_restart: bool = True,
+    requester: str | None = None,
+    skip_in_testing: bool = True,
+    show_progress: bool = True,
+) -> list[str] | None:
+    missing = [str(r) for r in _requirements(requirements) if not _is_satisfied(r)]
+    if not missing:
+        return None
+    question = f"{len(missing)} Python packages need to be installed. Continue?"
+    if prompt_install and not slicer.util.confirmOkCancelDisplay(question, detailedText="\n".join(missing)):
+        raise RuntimeError("User declined package installation")
+    return pip_install(missing, constraints, skip_packages=skip_packages)
 
 
-def pip_install(requirements: Any, constraints: str | Path | None = None, **options: Any) -> None:
+def pip_install(
+    requirements: Any,
+    constraints: str | Path | None = None,
+    no_deps_requirements: Any = None,
+    skip_packages: list[str] | None = None,
+    blocking: bool = True,
+    show_progress: bool = True,
+    requester: str | None = None,
+    logCallback: Callable[[str], None] | None = None,
+    completedCallback: Callable[[int], None] | None = None,
+) -> list[str] | None:
     names = [str(r) for r in _requirements(requirements)]
     requested.extend(names)
     if on_install is None:
         raise RuntimeError(f"the harness installs nothing: {', '.join(names)}")
     on_install(names)
+    if completedCallback is not None:
+        completedCallback(0)
+    return [] if skip_packages else None
 
 
 def pip_uninstall(requirements: Any, **options: Any) -> None:

@@ -105,7 +105,7 @@ _plain_setattr = shiboken6.Object.__setattr__
 def _refuse_unknown_attributes(cls: type) -> None:
     def set_attribute(self: QtCore.QObject, name: str, value: Any) -> None:
         present = inspect.getattr_static(type(self), name, None)
-        if hasattr(type(present), "__set__") or name.startswith("_"):
+        if isinstance(present, QtProperty | QtCore.Property | property) or name.startswith("_"):
             _plain_setattr(self, name, value)
         elif name == "name":
             self.setObjectName(value)

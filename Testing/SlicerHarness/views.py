@@ -95,7 +95,6 @@ class ctkVTKAbstractView(QtWidgets.QWidget):
             if not factory.IsDisplayableManagerRegistered(name):
                 factory.RegisterDisplayableManager(name)
         self._managers = slicer_core.vtkMRMLDisplayableManagerGroup()
-        self._managers.SetRenderer(self._renderer)
         self._managers.Initialize(factory, self._renderer)
         self._managers.SetMRMLDisplayableNode(node)
 
@@ -440,6 +439,7 @@ class qMRMLLayoutManager(QtCore.QObject, Observing):
         splitter.orientation = QtNamespace.Vertical if element.get("type") == "vertical" else QtNamespace.Horizontal
         for item in element.findall("item"):
             splitter.addWidget(self._build(item[0]))
+        splitter.setSizes([1000] * splitter.count())
         return splitter
 
     def _view(self, element: ElementTree.Element) -> qMRMLWidget:

@@ -1,0 +1,48 @@
+"""The fixture that runs a scripted module without Slicer."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
+
+
+@pytest.fixture
+def slicer_harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """A Slicer with an empty scene. Fails a test that passed for what its module leaves behind."""
+    from SlicerHarness import SlicerHarness
+
+    harness = SlicerHarness(tmp_path / "slicer")
+    yield harness
+    harness.close()
+    if not request.node.stash.get(FAILED, False):
+        assert not harness.leaks, f"left behind: {harness.leaks}"
+        assert not harness.dialogs.unused_answers, f"never asked: {harness.dialogs.unused_answers}"
+
+
+@pytest.fixture
+def capture_slot_errors(qtbot: Any) -> Any:
+    """`with capture_slot_errors() as errors:` for a slot that raises, as one under tryWithErrorDisplay does."""
+    @contextmanager
+    def capture() -> Iterator[list[BaseException]]:
+        errors: list[BaseException] = []
+        with qtbot.capture_exceptions() as caught:
+            yield errors
+        errors += [value for _, value, _ in caught]
+
+    return capture

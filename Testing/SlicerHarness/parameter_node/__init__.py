@@ -1,0 +1,49 @@
+"""`slicer.parameterNodeWrapper`: a class of typed fields kept in a vtkMRMLScriptedModuleNode, and its widgets.
+
+Written after Slicer's developer guide ("Parameter node wrapper"). Fields may be bool, int, float, str, an
+enumeration, a pathlib path, a MRML node, FloatRange, and lists, tuples, dicts, unions and Optional of these. Values
+lie in the node under the same names and in the same form as Slicer writes them. Not here: parameter packs of
+one's own, typing.Any, QColor, serializers and connectors of one's own; all are refused when the class is made.
+"""
+
+from .annotations import (
+    Choice,
+    Decimals,
+    Default,
+    Exclude,
+    FloatRange,
+    IsInstance,
+    Maximum,
+    Minimum,
+    NotNone,
+    RangeBounds,
+    SingleStep,
+    Validator,
+    WithinRange,
+)
+from .wrapper import (
+    SlicerParameterNamePropertyName,
+    findChildWidgetForParameter,
+    isParameterNodeWrapper,
+    parameterNodeWrapper,
+)
+
+__all__ = [
+    "Choice",
+    "Decimals",
+    "Default",
+    "Exclude",
+    "FloatRange",
+    "IsInstance",
+    "Maximum",
+    "Minimum",
+    "NotNone",
+    "RangeBounds",
+    "SingleStep",
+    "SlicerParameterNamePropertyName",
+    "Validator",
+    "WithinRange",
+    "findChildWidgetForParameter",
+    "isParameterNodeWrapper",
+    "parameterNodeWrapper",
+]

@@ -1,0 +1,168 @@
+"""The class decorator, and what it gives a class."""
+
+import itertools
+import typing
+import weakref
+from typing import Any
+
+import qt
+import slicer
+import vtk
+
+from .annotations import Default, find
+from .gui import Connector, connector_for
+from .storage import Store, store_for
+
+SlicerParameterNamePropertyName = "SlicerParameterName"
+
+
+class _Field:
+    """One field: a property of the class."""
+
+    def __init__(self, name: str, annotated: Any, owner: type):
+        self.name, self.annotated = name, annotated
+        self.store: Store
+        self.store, annotations = store_for(annotated)
+        given = Default(getattr(owner, name)) if hasattr(owner, name) else find(annotations, Default)
+        self.default = given or Default(generator=self.store.default)
+
+    def __get__(self, wrapper: Any, owner: type | None = None) -> Any:
+        return self if wrapper is None else self.read(wrapper)
+
+    def __set__(self, wrapper: Any, value: Any) -> None:
+        self.store.write(wrapper.parameterNode, wrapper._prefix + self.name, value)
+
+    def read(self, wrapper: Any) -> Any:
+        if not self.store.has(wrapper.parameterNode, wrapper._prefix + self.name):
+            self.__set__(wrapper, self.default.value)
+        return self.store.read(wrapper.parameterNode, wrapper._prefix + self.name)
+
+
+def parameterNodeWrapper(classtype: type | None = None) -> Any:
+    """Makes the annotated class a view of a parameter node: `Parameters(logic.getParameterNode())`."""
+    return _wrap if classtype is None else _wrap(classtype)
+
+
+def isParameterNodeWrapper(candidate: Any) -> bool:
+    return getattr(candidate, "_is_parameter_node_wrapper", False)
+
+
+def _wrap(cls: type) -> type:
+    fields = {
+        name: _Field(name, annotated, cls) for name, annotated in typing.get_type_hints(cls, include_extras=True).items()
+    }
+    for name, value in vars(_Wrapper).items():
+        if not name.startswith("__"):
+            if name in fields or name in vars(cls):
+                raise ValueError(f"'{name}' is reserved in a parameterNodeWrapper")
+            setattr(cls, name, value)
+    for name, field in fields.items():
+        setattr(cls, name, field)
+    cls.__init__ = _Wrapper.__init__
+    cls.allParameters = fields
+    cls._is_parameter_node_wrapper = True
+    return cls
+
+
+class _Wrapper:
+    """The methods of every wrapped class."""
+
+    allParameters: dict[str, _Field]
+    _is_parameter_node_wrapper = True
+
+    def __init__(self, parameterNode: Any, prefix: str | None = None):
+        self.parameterNode, self._prefix = parameterNode, prefix or ""
+        self._connectors: dict[int, dict[str, Connector]] = {}
+        self._observers: dict[int, int] = {}
+        self._tags = itertools.count()
+        self._updating = False
+        for field in self.allParameters.values():
+            field.read(self)
+
+    def _field(self, name: str) -> _Field:
+        if name not in self.allParameters:
+            raise ValueError(f"there is no parameter '{name}', only {', '.join(self.allParameters)}")
+        return self.allParameters[name]
+
+    def default(self, name: str) -> Default:
+        return self._field(name).default
+
+    @classmethod
+    def dataType(cls, name: str) -> Any:
+        return cls.allParameters[name].annotated
+
+    def isCached(self, name: str) -> bool:
+        return False
+
+    def getValue(self, name: str) -> Any:
+        return self._field(name).read(self)
+
+    def setValue(self, name: str, value: Any) -> None:
+        self._field(name).__set__(self, value)
+
+    def connectGui(self, gui: Any) -> int:
+        """Connects the widgets whose dynamic property SlicerParameterName names a parameter; returns a tag."""
+        widgets = gui.findChildren(qt.QWidget) if hasattr(gui, "findChildren") else vars(gui).values()
+        named = {w.property(SlicerParameterNamePropertyName): w for w in widgets}
+        return self.connectParametersToGui({name: widget for name, widget in named.items() if name})
+
+    def connectParametersToGui(self, mapping: dict[str, Any]) -> int:
+        for name in mapping:
+            self._field(name)
+        connectors = {name: connector_for(widget, self.dataType(name)) for name, widget in mapping.items()}
+        tag = next(self._tags)
+        self._connectors[tag] = connectors
+        for name, connector in connectors.items():
+            connector.write(self.getValue(name))
+            connector.connect(lambda name=name, connector=connector: self._take_from_gui(name, connector))
+        reference = weakref.ref(self)
+        self._observers[tag] = self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: _show(reference()))
+        return tag
+
+    def disconnectGui(self, guiTag: int) -> None:
+        for connector in self._connectors.pop(guiTag, {}).values():
+            connector.disconnect()
+        if guiTag in self._observers:
+            self.RemoveObserver(self._observers.pop(guiTag))
+
+    def _take_from_gui(self, name: str, connector: Connector) -> None:
+        if not self._updating:
+            with slicer.util.NodeModify(self):
+                self.setValue(name, connector.read())
+
+    def _update_gui(self) -> None:
+        if self._updating:
+            return
+        self._updating = True
+        try:
+            with slicer.util.NodeModify(self):
+                for connectors in self._connectors.values():
+                    for name, connector in connectors.items():
+                        connector.write(self.getValue(name))
+        finally:
+            self._updating = False
+
+    def StartModify(self) -> int:
+        return self.parameterNode.StartModify()
+
+    def EndModify(self, was_modifying: int) -> int:
+        return self.parameterNode.EndModify(was_modifying)
+
+    def AddObserver(self, event: Any, callback: Any, priority: float = 0.0) -> int:
+        return self.parameterNode.AddObserver(event, callback, priority)
+
+    def RemoveObserver(self, tag: int) -> None:
+        self.parameterNode.RemoveObserver(tag)
+
+    def Modified(self) -> None:
+        self.parameterNode.Modified()
+
+
+def _show(wrapper: Any) -> None:
+    if wrapper is not None:
+        wrapper._update_gui()
+
+
+def findChildWidgetForParameter(widget: Any, parameter: str) -> Any:
+    children = widget.findChildren(qt.QWidget)
+    return next((w for w in children if w.property(SlicerParameterNamePropertyName) == parameter), None)
