@@ -22,10 +22,10 @@ def toy(slicer_harness):
 
 
 def add_volume(harness: SlicerHarness, name: str = "mr"):
-    """A bright ball of radius 20 voxels in a box of 64, sagittal slices 4 mm thick."""
+    """A bright ball of radius 20 voxels in a box of 64, brighter to its top, in slices 4 mm thick."""
     slicer = harness.slicer
     z, y, x = np.mgrid[-32:32, -32:32, -8:8]
-    ball = np.where(x**2 * 4 + y**2 + z**2 < 400, 300, 20).astype(np.int16)
+    ball = np.where(x**2 * 4 + y**2 + z**2 < 400, 200 + 5 * z, 20).astype(np.int16)
     volume = slicer.util.addVolumeFromArray(ball, name=name)
     volume.SetSpacing(4.0, 1.0, 1.0)
     volume.CreateDefaultDisplayNodes()

@@ -287,6 +287,7 @@ class qSlicerApplication(QtCore.QObject, Observing):
         colour_logic.SetMRMLScene(self._scene)
         colour_logic.AddDefaultColorNodes()
         colours.add_file_colour_nodes(self._scene)
+        self._make_data_manager()
         self._logic.SetSliceLogics(vtk.vtkCollection())
         self._logic.SetViewLogics(vtk.vtkCollection())
         right_of_patient_on_the_left = True
@@ -298,6 +299,14 @@ class qSlicerApplication(QtCore.QObject, Observing):
             logic.SetMRMLApplicationLogic(self._logic)
         for name, logic in self._logics.items():
             self._logic.SetModuleLogic(name, logic)
+
+    def _make_data_manager(self) -> None:
+        """Without it no .mrb is read."""
+        self._remote_io = slicer_core.vtkMRMLRemoteIOLogic()
+        self._data_io = slicer_core.vtkDataIOManagerLogic()
+        self._data_io.SetMRMLApplicationLogic(self._logic)
+        self._data_io.SetAndObserveDataIOManager(self._remote_io.GetDataIOManager())
+        self._logic.SetMRMLSceneDataIO(self._scene, self._remote_io, self._data_io)
 
     def __getattr__(self, name: str) -> Any:
         """What QApplication has (processEvents, palette, topLevelWidgets); Qt asks this last."""
@@ -410,6 +419,7 @@ class qSlicerApplication(QtCore.QObject, Observing):
         self.temporaryPath = str(folder)
         self._logic.SetTemporaryPath(str(folder))
         self._scene.SetRootDirectory(str(folder))
+        self._remote_io.GetCacheManager().SetRemoteCacheDirectory(str(folder / "cache"))
         self._extensions._installed = []
         self._exit_status = self._opened_node = None
         self._layouts.setLayout(slicer_core.vtkMRMLLayoutNode.SlicerLayoutFourUpView)

@@ -40,6 +40,7 @@ class SlicerHarness:
         self._modules: list[Any] = []
         self._paths: list[str] = []
         self._processes = _children()
+        vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)
         self._installation = Installation.get()
         self._catch_vtk_errors()
         self._installation.enter(self.folder)
@@ -174,7 +175,6 @@ class SlicerHarness:
 
         window.AddObserver("ErrorEvent", note)
         vtk.vtkOutputWindow.SetInstance(window)
-        vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)
 
     def _use_a_font(self) -> None:
         """The off-screen platform has no fonts of its own; matplotlib brings one."""

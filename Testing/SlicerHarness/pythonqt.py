@@ -105,7 +105,13 @@ _plain_setattr = shiboken6.Object.__setattr__
 def _refuse_unknown_attributes(cls: type) -> None:
     def set_attribute(self: QtCore.QObject, name: str, value: Any) -> None:
         present = inspect.getattr_static(type(self), name, None)
-        if isinstance(present, QtProperty | QtCore.Property | property) or name.startswith("_"):
+        if isinstance(present, QtCore.Property):
+            if present.fset is None:
+                raise AttributeError(f"property '{name}' of {type(self).__name__} can't be written")
+            present.fset(self, value)
+        elif isinstance(present, QtProperty | property) or name.startswith("_"):
+            _plain_setattr(self, name, value)
+        elif isinstance(value, QtCore.SignalInstance):  # PySide6 keeps a bound signal with its object
             _plain_setattr(self, name, value)
         elif name == "name":
             self.setObjectName(value)

@@ -5,6 +5,8 @@ from typing import Any
 
 from PySide6 import QtCore, QtUiTools, QtWidgets
 
+from .pythonqt import QtProperty
+
 
 class QUiLoader(QtUiTools.QUiLoader):
     """Loads a `.ui` file. What real Qt would silently turn into a plain QWidget or a stray property is refused."""
@@ -40,9 +42,7 @@ class QUiLoader(QtUiTools.QUiLoader):
             raise RuntimeError(f"the .ui file uses these names twice: {', '.join(twice)}")
         for element in root.iter("widget"):
             cls = self._class(element.get("class"))
-            properties = {
-                cls.staticMetaObject.property(i).name() for i in range(cls.staticMetaObject.propertyCount())
-            }
+            properties = _properties(cls)
             for prop in element.findall("property"):
                 if prop.get("stdset") != "0" and prop.get("name") not in properties:
                     raise RuntimeError(
@@ -76,6 +76,11 @@ class QUiLoader(QtUiTools.QUiLoader):
             return []
         root.remove(connections)
         return [[c.findtext(part) for part in ("sender", "signal", "receiver", "slot")] for c in connections]
+
+
+def _properties(cls: type) -> set[str]:
+    kinds = (QtProperty, QtCore.Property)
+    return {name for base in cls.__mro__ for name, value in vars(base).items() if isinstance(value, kinds)}
 
 
 def _named(widget: QtWidgets.QWidget, name: str) -> QtCore.QObject:

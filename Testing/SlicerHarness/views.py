@@ -95,6 +95,7 @@ class ctkVTKAbstractView(QtWidgets.QWidget):
             if not factory.IsDisplayableManagerRegistered(name):
                 factory.RegisterDisplayableManager(name)
         self._managers = slicer_core.vtkMRMLDisplayableManagerGroup()
+        self._managers.SetRenderer(self._renderer)
         self._managers.Initialize(factory, self._renderer)
         self._managers.SetMRMLDisplayableNode(node)
 
