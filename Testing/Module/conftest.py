@@ -44,6 +44,7 @@ def capture_slot_errors(qtbot: Any) -> Any:
         errors: list[BaseException] = []
         with qtbot.capture_exceptions() as caught:
             yield errors
-        errors += [value for _, value, _ in caught]
+        errors += [value.with_traceback(None) for _, value, _ in caught]  # a traceback would hold the module
+        caught.clear()
 
     return capture

@@ -49,7 +49,6 @@ class qSlicerAbstractCoreModule(QtCore.QObject):
     hidden = stored(bool, "hidden", False)
     index = stored(int, "index", -1)
     associatedNodeTypes = stored("QStringList", "associatedNodeTypes", [])
-    icon = stored("QVariant", "icon", None)
 
     def __init__(self, name: str, logic: Any = None):
         super().__init__()
@@ -65,6 +64,8 @@ class qSlicerAbstractCoreModule(QtCore.QObject):
 
 class qSlicerScriptedLoadableModule(qSlicerAbstractCoreModule):
     """The C++ side of a scripted module; its Python side gets it as `parent`."""
+
+    icon = stored("QVariant", "icon", None)
 
     def __init__(self, path: Path, source: Any, slicer: Any):
         super().__init__(path.stem, slicer_core.vtkSlicerScriptedLoadableModuleLogic())

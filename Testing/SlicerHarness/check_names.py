@@ -112,7 +112,7 @@ class _Checker:
 
     def _problem_of_slicer(self, name: str, rest: list[str]) -> str:
         if name == "app":
-            return "" if not rest or rest[0] in members(APPLICATION) | _qt_application() else f"no slicer.app.{rest[0]}"
+            return "" if not rest or rest[0] in members(APPLICATION) | qt_application() else f"no slicer.app.{rest[0]}"
         if name == "modules":
             return self._problem_of_module(rest[0]) if rest else ""
         if name in PYTHON_MODULES:
@@ -150,7 +150,8 @@ class _Checker:
         return ""
 
 
-def _qt_application() -> set[str]:
+def qt_application() -> set[str]:
+    """What `slicer.app` has of Qt's application object."""
     classes = ("QApplication", "QGuiApplication", "QCoreApplication", "QObject")
     properties = {"applicationName", "applicationVersion", "organizationName", "styleSheet", "aboutToQuit"}
     return properties.union({"connect", "disconnect"}, *[members(name) for name in classes])

@@ -102,12 +102,17 @@ class SlicerHarness:
         self.process_events()
 
     def photograph(self, widget: QtWidgets.QWidget, path: Path | str, width: int = 0, height: int = 0) -> Path:
-        """Writes the widget, with the views in it, as PNG. A panel without height gets what it needs."""
-        if width or height:
-            widget.resize(width or widget.width, height or max(widget.sizeHint.height(), widget.height))
+        """Writes a widget as PNG, with the views in it. A panel is shown in full, beyond what the window shows of it."""
         widget.show()
+        if width:
+            widget.setFixedWidth(width)
+        if height:
+            widget.setFixedHeight(height)
         self.process_events()
         _write(widget.grab().toImage(), path)
+        no_limit = 2**24 - 1  # QWIDGETSIZE_MAX
+        widget.setMinimumSize(0, 0)
+        widget.setMaximumSize(no_limit, no_limit)
         return Path(path)
 
     def render_slice_view(
@@ -150,6 +155,8 @@ class SlicerHarness:
         self._undo_dialogs()
         for path in self._paths:
             sys.path.remove(path)
+        for name in ("last_exc", "last_type", "last_value", "last_traceback"):  # would hold the module's frames
+            vars(sys).pop(name, None)
         gc.collect()
         self.leaks += [f"{name} is still held (by an observer or a timer)" for name, ref in references.items() if ref()]
 

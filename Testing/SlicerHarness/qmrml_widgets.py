@@ -36,7 +36,8 @@ class _WithScene(Observing):
         for event in SCENE_CHANGES if scene else ():
             self.observe(scene, event, self._on_scene_changed)
         self._on_scene_changed()
-        self.mrmlSceneChanged.emit(scene)
+        if hasattr(self, "mrmlSceneChanged"):
+            self.mrmlSceneChanged.emit(scene)
 
     def _on_scene_changed(self) -> None:
         """For widgets that show something of the scene."""
@@ -60,19 +61,16 @@ class qMRMLCollapsibleButton(ctkCollapsibleButton, _WithScene):
 
 
 class qMRMLSliderWidget(ctkSliderWidget, _WithScene):
-    mrmlSceneChanged = Signal(object)
     mrmlScene = _scene_of
     quantity = stored(str, "quantity", "")
 
 
 class qMRMLSpinBox(ctkDoubleSpinBox, _WithScene):
-    mrmlSceneChanged = Signal(object)
     mrmlScene = _scene_of
     quantity = stored(str, "quantity", "")
 
 
 class qMRMLRangeWidget(ctkRangeWidget, _WithScene):
-    mrmlSceneChanged = Signal(object)
     mrmlScene = _scene_of
     quantity = stored(str, "quantity", "")
 
@@ -80,7 +78,6 @@ class qMRMLRangeWidget(ctkRangeWidget, _WithScene):
 class qMRMLNodeComboBox(QtWidgets.QWidget, _WithScene):
     """Offers the scene's nodes of some types. Disabled until it has a scene."""
 
-    mrmlSceneChanged = Signal(object)
     mrmlScene = _scene_of
     currentNodeChanged = Signal(object)
     currentNodeIDChanged = Signal(str)

@@ -55,8 +55,8 @@ def grab(window: vtk.vtkRenderWindow) -> QtGui.QImage:
     return QtGui.QImage(pixels.data, width, height, 3 * width, QtGui.QImage.Format_RGB888).copy()
 
 
-class ctkVTKAbstractView(QtWidgets.QWidget):
-    """A widget that shows a render window."""
+class _RenderedWidget(QtWidgets.QWidget):
+    """A widget that shows what VTK renders."""
 
     def __init__(self, parent: QtWidgets.QWidget | None = None):
         super().__init__(parent)
@@ -71,6 +71,21 @@ class ctkVTKAbstractView(QtWidgets.QWidget):
         self.setMinimumSize(60, 60)
         self.setSizePolicy(QtWidgets.QSizePolicy.Expanding, QtWidgets.QSizePolicy.Expanding)
 
+    def _render(self) -> QtGui.QImage:
+        self._window.SetSize(max(self.width, 1), max(self.height, 1))
+        self._interactor.Render()
+        return grab(self._window)
+
+    def paintEvent(self, event: QtGui.QPaintEvent) -> None:
+        QtGui.QPainter(self).drawImage(0, 0, self._render())
+
+    def _release(self) -> None:
+        self._window.Finalize()
+
+
+class ctkVTKAbstractView(_RenderedWidget):
+    """A view of the scene."""
+
     def renderWindow(self) -> vtk.vtkRenderWindow:
         return self._window
 
@@ -78,15 +93,10 @@ class ctkVTKAbstractView(QtWidgets.QWidget):
         return self._interactor
 
     def forceRender(self) -> None:
-        self._window.SetSize(max(self.width, 1), max(self.height, 1))
-        self._interactor.Render()
+        self._render()
 
     def scheduleRender(self) -> None:
         self.update()
-
-    def paintEvent(self, event: QtGui.QPaintEvent) -> None:
-        self.forceRender()
-        QtGui.QPainter(self).drawImage(0, 0, grab(self._window))
 
     def _manage(self, factory_class: type, names: tuple[str, ...], application: Any, node: Any) -> None:
         factory = factory_class.GetInstance()
@@ -99,12 +109,12 @@ class ctkVTKAbstractView(QtWidgets.QWidget):
         self._managers.Initialize(factory, self._renderer)
         self._managers.SetMRMLDisplayableNode(node)
 
-    def displayableManagerByClassName(self, name: str) -> Any:
+    def _manager(self, name: str) -> Any:
         return self._managers.GetDisplayableManagerByClassName(name)
 
     def _release(self) -> None:
         self._managers = None
-        self._window.Finalize()
+        super()._release()
 
 
 class qMRMLSliceView(ctkVTKAbstractView):
@@ -124,15 +134,17 @@ class qMRMLSliceView(ctkVTKAbstractView):
         factory = slicer_core.vtkMRMLSliceViewDisplayableManagerFactory
         self._manage(factory, SLICE_MANAGERS, application, logic.GetSliceNode())
 
+    displayableManagerByClassName = ctkVTKAbstractView._manager
+
     def mrmlSliceNode(self) -> Any:
         return self._logic.GetSliceNode()
 
-    def forceRender(self) -> None:
+    def _render(self) -> QtGui.QImage:
         self._logic.ResizeSliceNode(max(self.width, 1), max(self.height, 1))
         connection = self._logic.GetImageDataConnection()
         self._mapper.SetInputConnection(connection)
         self._image.SetVisibility(connection is not None)
-        super().forceRender()
+        return super()._render()
 
 
 class qMRMLSliceControllerWidget(qMRMLWidget):
@@ -227,11 +239,13 @@ class qMRMLThreeDView(ctkVTKAbstractView):
         factory = slicer_core.vtkMRMLThreeDViewDisplayableManagerFactory
         self._manage(factory, THREE_D_MANAGERS, application, logic.GetViewNode())
 
+    displayableManagerByClassName = ctkVTKAbstractView._manager
+
     def mrmlViewNode(self) -> Any:
         return self._logic.GetViewNode()
 
     def cameraNode(self) -> Any:
-        return self.displayableManagerByClassName("vtkMRMLCameraDisplayableManager").GetCameraNode()
+        return self._logic.GetCameraNode()
 
     def resetFocalPoint(self) -> None:
         """Puts the middle of what is shown (not the box and its labels) in the middle of the view."""
@@ -273,7 +287,7 @@ class qMRMLThreeDWidget(qMRMLWidget):
         return self._logic.GetViewNode()
 
 
-class qMRMLPlotView(ctkVTKAbstractView, Observing):
+class qMRMLPlotView(_RenderedWidget):
     """Draws the chart of a plot view node: lines and points of its series, in their colours."""
 
     def __init__(self, parent: QtWidgets.QWidget, node: Any):
@@ -286,15 +300,12 @@ class qMRMLPlotView(ctkVTKAbstractView, Observing):
         context.GetScene().SetRenderer(self._renderer)
         self._renderer.AddActor(context)
 
-    def mrmlPlotViewNode(self) -> Any:
-        return self._node
-
     def fitToContent(self) -> None:
         self._chart.RecalculateBounds()
 
-    def forceRender(self) -> None:
+    def _render(self) -> QtGui.QImage:
         self._draw()
-        super().forceRender()
+        return super()._render()
 
     def _draw(self) -> None:
         self._chart.ClearPlots()
@@ -330,7 +341,7 @@ class qMRMLPlotWidget(qMRMLWidget):
         return self._view
 
     def mrmlPlotViewNode(self) -> Any:
-        return self._view.mrmlPlotViewNode()
+        return self._view._node
 
 
 class qMRMLLayoutManager(QtCore.QObject, Observing):
@@ -456,8 +467,8 @@ class qMRMLLayoutManager(QtCore.QObject, Observing):
             logic = slicer_core.vtkMRMLViewLogic()
             logic.SetMRMLApplicationLogic(self._application)
             self._application.GetViewLogics().AddItem(logic)
+            logic.SetName(name)  # by which it finds its node
             logic.SetMRMLScene(self._scene)
-            logic.AddViewNode(name)
             return qMRMLThreeDWidget(self._viewport, self._application, logic)
         if kind == "vtkMRMLPlotViewNode":
             return qMRMLPlotWidget(self._viewport, self._scene.GetSingletonNode(name, kind))
@@ -468,7 +479,8 @@ class qMRMLLayoutManager(QtCore.QObject, Observing):
         logic.SetMRMLApplicationLogic(self._application)
         self._application.GetSliceLogics().AddItem(logic)
         logic.SetMRMLScene(self._scene)
-        node = logic.AddSliceNode(name)
+        node = self._scene.GetSingletonNode(name, "vtkMRMLSliceNode")
+        logic.SetSliceNode(node)
         properties = {prop.get("name"): prop.text for prop in element.findall("property")}
         if orientation := properties.get("orientation"):
             node.SetOrientation(orientation)
@@ -494,6 +506,4 @@ def _stack(widget: QtWidgets.QWidget, *parts: QtWidgets.QWidget) -> None:
         layout.addWidget(part)
 
 
-WIDGETS = {name: value for name, value in globals().items() if name.startswith("qMRML")} | {
-    "ctkVTKAbstractView": ctkVTKAbstractView
-}
+WIDGETS = {name: value for name, value in globals().items() if name.startswith("qMRML")}

@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 
 HEADERS = r"^(Libs|Base|Modules/(Loadable|Core))/(?!.*(Testing|DesignerPlugins|DeveloperDemos)).*/[vq][A-Za-z]\w*\.h$"
 CTK_HEADERS = r"^Libs/(Core|Widgets|Visualization/VTK/Widgets|DICOM/(Core|Widgets))/ctk\w+\.h$"
+DECORATORS = r"^(Base|Modules)/.*PythonQtDecorators\.h$"
 SECTION = re.compile(r"^\s*(public|protected|private|signals|Q_SIGNALS)(?:\s+(slots|Q_SLOTS))?\s*:(?!:)")
 PROPERTY = re.compile(r"Q_PROPERTY\(\s*[\w:<>,*\s]+?[\s*]+(\w+)\s+(?:READ|MEMBER|AUTHOR)")
 FUNCTION = re.compile(r"(?:^|[\s*&>])(~?\w+)\s*\(")
@@ -102,6 +103,14 @@ def parse_header(text: str, found: dict[str, tuple[str, set[str]]]) -> None:
             members.add(function[1])
 
 
+def parse_decorators(text: str, found: dict[str, tuple[str, set[str]]]) -> None:
+    """Methods that Slicer adds for Python: `name(Class* self, ...)` and `static_Class_name(...)`."""
+    for static_class, static_name in re.findall(r"\bstatic_(\w+?)_(\w+)\(", text):
+        found.setdefault(static_class, ("", set()))[1].add(static_name)
+    for name, owner in re.findall(r"\b(\w+)\(\s*(q\w+)\s*\*\s*\w+", text):
+        found.setdefault(owner, ("", set()))[1].add(name)
+
+
 def qt_classes(pythonqt: Path) -> dict[str, tuple[str, set[str]]]:
     """The classes that PythonQt wraps, with their methods (statics too) and enumerators."""
     found: dict[str, tuple[str, set[str]]] = {}
@@ -123,6 +132,8 @@ def qt_classes(pythonqt: Path) -> dict[str, tuple[str, set[str]]]:
 
 def slicer_names(repository: Path, commit: str) -> dict[str, tuple[str, set[str]]]:
     found = classes(repository, commit, HEADERS)
+    for path in files(repository, commit, DECORATORS):
+        parse_decorators(git(repository, "show", f"{commit}:{path}"), found)
     for path in files(repository, commit, r"^Base/Python/slicer/(\w+|parameterNodeWrapper/\w+)\.py$"):
         module = path.split("/")[3].removesuffix(".py")
         if module != "__init__":
