@@ -1,5 +1,6 @@
 """The fixture that runs a scripted module without Slicer."""
 
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,16 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 FAILED = pytest.StashKey[bool]()
+MISSING = [name for name in ("slicer_core", "PySide6", "pytestqt") if importlib.util.find_spec(name) is None]
+
+
+class _Skipped(pytest.Module):
+    def collect(self) -> Any:
+        pytest.skip(f"needs {', '.join(MISSING)}: pip install '.[module-test]'", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    return _Skipped.from_parent(parent, path=module_path) if MISSING else None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -39,6 +50,7 @@ def slicer_harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[A
 @pytest.fixture
 def capture_slot_errors(qtbot: Any) -> Any:
     """`with capture_slot_errors() as errors:` for a slot that raises, as one under tryWithErrorDisplay does."""
+
     @contextmanager
     def capture() -> Iterator[list[BaseException]]:
         errors: list[BaseException] = []

@@ -2,13 +2,8 @@
 
 from pathlib import Path
 
-import pytest
-
-NEEDED = "needs the extra module-test: slicer-core, PySide6-Essentials, pytest-qt"
-pytest.importorskip("SlicerHarness", reason=NEEDED)
-pytest.importorskip("pytestqt", reason=NEEDED)
-
 import numpy as np
+import pytest
 from PySide6 import QtGui
 from SlicerHarness import SlicerHarness
 from SlicerHarness.check_names import check_names, qt_application
@@ -135,7 +130,13 @@ def test_volumes_and_segmentations_are_written_and_read(slicer_harness, toy, tmp
     assert slicer.util.exportNode(node, str(tmp_path / "ball.seg.nrrd"))
     read = slicer.util.loadVolume(str(tmp_path / "Bild ä.nii.gz"))
     assert np.array_equal(slicer.util.arrayFromVolume(read), slicer.util.arrayFromVolume(volume))
-    assert slicer.util.loadSegmentation(str(tmp_path / "ball.seg.nrrd")).GetSegmentation().GetNthSegment(0).GetName() == "Ball"
+    assert (
+        slicer.util.loadSegmentation(str(tmp_path / "ball.seg.nrrd"))
+        .GetSegmentation()
+        .GetNthSegment(0)
+        .GetName()
+        == "Ball"
+    )
     with pytest.raises(RuntimeError, match="Failed to load"):
         slicer.util.loadVolume(str(tmp_path / "absent.nrrd"))
 
@@ -152,7 +153,13 @@ def test_a_property_called_as_a_method_is_refused(toy):
 def test_unknown_attributes_are_refused(toy):
     import qt
 
-    for widget in (toy.ui.applyButton, toy.ui.thresholdSlider, toy.ui.inputSelector, qt.QTimer(), qt.QVBoxLayout()):
+    for widget in (
+        toy.ui.applyButton,
+        toy.ui.thresholdSlider,
+        toy.ui.inputSelector,
+        qt.QTimer(),
+        qt.QVBoxLayout(),
+    ):
         with pytest.raises(AttributeError, match="has no property 'enbled'"):
             widget.enbled = True
         with pytest.raises(AttributeError, match="enbled"):
@@ -180,7 +187,13 @@ def test_names_that_slicer_lacks_are_refused(slicer_harness):
     import qt
     import slicer
 
-    for module, name in ((slicer, "loadVolume"), (qt, "Signal"), (qt, "Slot"), (qt, "QtCore"), (ctk, "ctkNothing")):
+    for module, name in (
+        (slicer, "loadVolume"),
+        (qt, "Signal"),
+        (qt, "Slot"),
+        (qt, "QtCore"),
+        (ctk, "ctkNothing"),
+    ):
         with pytest.raises(AttributeError):
             getattr(module, name)
     with pytest.raises(AttributeError, match="no module"):
@@ -196,9 +209,9 @@ def test_names_that_slicer_lacks_are_refused(slicer_harness):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("<property name=\"text\"><string>Apply", "<property name=\"txt\"><string>Apply"), "no property 'txt'"),
-        (("class=\"ctkSliderWidget\"", "class=\"ctkSliderWdget\""), "ctkSliderWdget"),
-        (("name=\"smoothBox\"", "name=\"nameEdit\""), "twice: nameEdit"),
+        (('<property name="text"><string>Apply', '<property name="txt"><string>Apply'), "no property 'txt'"),
+        (('class="ctkSliderWidget"', 'class="ctkSliderWdget"'), "ctkSliderWdget"),
+        (('name="smoothBox"', 'name="nameEdit"'), "twice: nameEdit"),
         (("<receiver>inputSelector", "<receiver>inputSelctor"), "inputSelctor"),
         (("setMRMLScene(vtk", "setMrmlScene(vtk"), "setMrmlScene"),
     ],

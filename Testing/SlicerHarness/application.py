@@ -58,11 +58,13 @@ class qSlicerAbstractCoreModule(QtCore.QObject):
     def logic(self) -> Any:
         return self._logic
 
+
+class qSlicerAbstractModule(qSlicerAbstractCoreModule):
     def widgetRepresentation(self) -> QtWidgets.QWidget | None:
         return self._widget
 
 
-class qSlicerScriptedLoadableModule(qSlicerAbstractCoreModule):
+class qSlicerScriptedLoadableModule(qSlicerAbstractModule):
     """The C++ side of a scripted module; its Python side gets it as `parent`."""
 
     icon = stored("QVariant", "icon", None)
@@ -292,7 +294,9 @@ class qSlicerApplication(QtCore.QObject, Observing):
         self._logic.SetSliceLogics(vtk.vtkCollection())
         self._logic.SetViewLogics(vtk.vtkCollection())
         right_of_patient_on_the_left = True
-        slicer_core.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(self._scene, right_of_patient_on_the_left)
+        slicer_core.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(
+            self._scene, right_of_patient_on_the_left
+        )
         self._logics = {"Colors": colour_logic}  # the application logic only points at them
         for name, class_name in MODULE_LOGICS.items():
             logic = self._logics[name] = getattr(slicer_core, class_name)()
@@ -390,7 +394,12 @@ class qSlicerApplication(QtCore.QObject, Observing):
         for index in range(self._scene.GetNumberOfNodes()):
             node = self._scene.GetNthNode(index)
             is_data = node.IsA("vtkMRMLStorableNode") and not node.IsA("vtkMRMLColorNode")
-            if hierarchy and is_data and not node.GetHideFromEditors() and not hierarchy.GetItemByDataNode(node):
+            if (
+                hierarchy
+                and is_data
+                and not node.GetHideFromEditors()
+                and not hierarchy.GetItemByDataNode(node)
+            ):
                 hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
 
     def _load_module(self, path: Path) -> qSlicerScriptedLoadableModule:
@@ -411,7 +420,7 @@ class qSlicerApplication(QtCore.QObject, Observing):
 
     def _add_builtin_modules(self) -> None:
         for name in ("Colors", *MODULE_LOGICS):
-            self._add_module(qSlicerAbstractCoreModule(name, self.moduleLogic(name)))
+            self._add_module(qSlicerAbstractModule(name, self.moduleLogic(name)))
         self._modules.module("SegmentEditor")._widget = _SegmentEditorModuleWidget(self._scene)
 
     def _start_afresh(self, folder: Path) -> None:
@@ -429,7 +438,9 @@ class qSlicerApplication(QtCore.QObject, Observing):
     def _close_modules(self) -> None:
         """Leaves the shown module and unloads the scripted ones."""
         self._window.moduleSelector()._leave()
-        for module in [m for m in self._modules._modules.values() if isinstance(m, qSlicerScriptedLoadableModule)]:
+        for module in [
+            m for m in self._modules._modules.values() if isinstance(m, qSlicerScriptedLoadableModule)
+        ]:
             self._modules.moduleAboutToBeUnloaded.emit(module.name)
             module._unload()
             del self._modules._modules[module.name]

@@ -13,8 +13,24 @@ from pathlib import Path
 from .names_lists import members, names_of
 
 APPLICATION = "qSlicerApplication"
-PYTHON_MODULES = ("util", "i18n", "ScriptedLoadableModule", "parameterNodeWrapper", "packaging", "testing", "cli")
-PARAMETER_NODE_FILES = ("default", "guiConnectors", "parameterPack", "serializers", "types", "validators", "wrapper")
+PYTHON_MODULES = (
+    "util",
+    "i18n",
+    "ScriptedLoadableModule",
+    "parameterNodeWrapper",
+    "packaging",
+    "testing",
+    "cli",
+)
+PARAMETER_NODE_FILES = (
+    "default",
+    "guiConnectors",
+    "parameterPack",
+    "serializers",
+    "types",
+    "validators",
+    "wrapper",
+)
 SLICER_OWN = {*PYTHON_MODULES, "app", "mrmlScene", "modules", "moduleNames", "selfTests"}
 
 
@@ -46,14 +62,18 @@ class _Checker:
         self.names = dict(self._imported())
 
     def _imported(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """What each imported name stands for: `from slicer.util import getNode as g` gives g: (slicer, util, getNode)."""
+        """What each imported name stands for: `from slicer.util import getNode` gives (slicer, util, getNode)."""
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     if alias.name.split(".")[0] in ("slicer", "qt", "ctk"):
                         parts = tuple(alias.name.split("."))
                         yield (alias.asname, parts) if alias.asname else (parts[0], parts[:1])
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("slicer", "qt", "ctk"):
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in (
+                "slicer",
+                "qt",
+                "ctk",
+            ):
                 for alias in node.names:
                     if alias.name != "*":
                         yield alias.asname or alias.name, (*node.module.split("."), alias.name)
@@ -82,7 +102,11 @@ class _Checker:
 
     def _problem_of_import(self, node: ast.Import | ast.ImportFrom) -> str:
         if isinstance(node, ast.Import):
-            chains = [tuple(a.name.split(".")) for a in node.names if a.name.split(".")[0] in ("slicer", "qt", "ctk")]
+            chains = [
+                tuple(a.name.split("."))
+                for a in node.names
+                if a.name.split(".")[0] in ("slicer", "qt", "ctk")
+            ]
         elif (node.module or "").split(".")[0] in ("slicer", "qt", "ctk"):
             chains = [(*node.module.split("."), *([] if a.name == "*" else [a.name])) for a in node.names]
         else:
@@ -112,7 +136,11 @@ class _Checker:
 
     def _problem_of_slicer(self, name: str, rest: list[str]) -> str:
         if name == "app":
-            return "" if not rest or rest[0] in members(APPLICATION) | qt_application() else f"no slicer.app.{rest[0]}"
+            return (
+                ""
+                if not rest or rest[0] in members(APPLICATION) | qt_application()
+                else f"no slicer.app.{rest[0]}"
+            )
         if name == "modules":
             return self._problem_of_module(rest[0]) if rest else ""
         if name in PYTHON_MODULES:
@@ -134,7 +162,11 @@ class _Checker:
             return f"slicer.{name} needs Slicer 5.12"
         if not rest or rest[0] in oldest or (rest[0] in newer and self._is_allowed(name, rest)):
             return ""
-        return f"slicer.{name}.{rest[0]} needs Slicer 5.12" if rest[0] in newer else f"there is no slicer.{name}.{rest[0]}"
+        return (
+            f"slicer.{name}.{rest[0]} needs Slicer 5.12"
+            if rest[0] in newer
+            else f"there is no slicer.{name}.{rest[0]}"
+        )
 
     def _is_allowed(self, name: str, rest: list[str]) -> bool:
         return name in self.newer_allowed or ".".join([name, *rest[:1]]) in self.newer_allowed

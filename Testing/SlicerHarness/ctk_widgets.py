@@ -80,9 +80,9 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
 
     def childEvent(self, event: QtCore.QChildEvent) -> None:
         child = event.child()
-        if event.type() == QtCore.QEvent.ChildPolished and isinstance(child, QtWidgets.QWidget):
-            if self.collapsed and not child.isHidden():
-                self._hide_child(child)
+        is_late = event.type() == QtCore.QEvent.ChildPolished and self.collapsed
+        if is_late and isinstance(child, QtWidgets.QWidget) and not child.isHidden():
+            self._hide_child(child)
         super().childEvent(event)
 
     def hitButton(self, position: QtCore.QPoint) -> bool:

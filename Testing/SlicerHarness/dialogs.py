@@ -48,7 +48,9 @@ class Dialogs:
         buttons = {button.name: button for button in offered}
         custom = {button.text.replace("&", ""): button for button in box.buttons()}
         names = tuple(buttons) or tuple(custom)
-        self.messages.append(Message(box.text, box.windowTitle.strip(), box.detailedText, box.icon.name, names))
+        self.messages.append(
+            Message(box.text, box.windowTitle.strip(), box.detailedText, box.icon.name, names)
+        )
         if not self._answers and len(names) <= 1:
             return int(next(iter(buttons.values()), 0))
         answer = self._next(f"the message box '{box.text}' with {', '.join(names)}")
@@ -89,7 +91,9 @@ class Dialogs:
                 box = QtWidgets.QMessageBox()
                 box.windowTitle, box.text = title, text
                 box.setIcon(getattr(QtWidgets.QMessageBox, icon))
-                box.setStandardButtons(buttons if buttons is not None else getattr(QtWidgets.QMessageBox, default))
+                box.setStandardButtons(
+                    buttons if buttons is not None else getattr(QtWidgets.QMessageBox, default)
+                )
                 return self.run_message_box(box)
 
             return staticmethod(show)
@@ -106,7 +110,9 @@ class Dialogs:
         file_dialog = ("getOpenFileName", "getOpenFileNames", "getSaveFileName", "getExistingDirectory")
         input_dialog = ("getText", "getItem", "getInt", "getDouble", "getMultiLineText")
         return [
-            _replace(cls, name, staticmethod(lambda *arguments, _what=f"{cls.__name__}.{name}": self.choose(_what)))
+            _replace(
+                cls, name, staticmethod(lambda *arguments, _what=f"{cls.__name__}.{name}": self.choose(_what))
+            )
             for cls, names in ((QtWidgets.QFileDialog, file_dialog), (QtWidgets.QInputDialog, input_dialog))
             for name in names
         ]

@@ -79,7 +79,9 @@ class qSlicerCoreIOManager(QtCore.QObject):
 
     def _read_volume(self, path: str, properties: dict, messages: Any) -> Any:
         names = ("labelmap", "center", "singleFile", "autoWindowLevel", "discardOrientation")
-        options = sum(1 << bit for bit, name in enumerate(names) if properties.get(name, name == "autoWindowLevel"))
+        options = sum(
+            1 << bit for bit, name in enumerate(names) if properties.get(name, name == "autoWindowLevel")
+        )
         name = properties.get("name") or _name_from(path)
         node = self._logic_of("Volumes").AddArchetypeVolume(path, name, options, None, messages)
         if node is not None and properties.get("show", True):
@@ -99,7 +101,9 @@ class qSlicerCoreIOManager(QtCore.QObject):
     def _read_segmentation(self, path: str, properties: dict, messages: Any) -> Any:
         colours = self._scene.GetNodeByID(properties["colorNodeID"]) if "colorNodeID" in properties else None
         opacities, name = bool(properties.get("autoOpacities", True)), properties.get("name", "")
-        return self._logic_of("Segmentations").LoadSegmentationFromFile(path, opacities, name, colours, messages)
+        return self._logic_of("Segmentations").LoadSegmentationFromFile(
+            path, opacities, name, colours, messages
+        )
 
     def _read_markups(self, path: str) -> Any:
         node_id = self._logic_of("Markups").LoadMarkups(path, _name_from(path))

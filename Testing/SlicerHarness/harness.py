@@ -101,8 +101,10 @@ class SlicerHarness:
         self.slicer.util.loadScene(str(path))
         self.process_events()
 
-    def photograph(self, widget: QtWidgets.QWidget, path: Path | str, width: int = 0, height: int = 0) -> Path:
-        """Writes a widget as PNG, with the views in it. A panel is shown in full, beyond what the window shows of it."""
+    def photograph(
+        self, widget: QtWidgets.QWidget, path: Path | str, width: int = 0, height: int = 0
+    ) -> Path:
+        """Writes a widget as PNG, with the views in it; a panel in full, beyond what the window shows of it."""
         widget.show()
         if width:
             widget.setFixedWidth(width)
@@ -148,17 +150,26 @@ class SlicerHarness:
         self._installation.app._close_modules()
         self.process_events()
         self.leaks += self._observers_left(widgets)
-        self.leaks += [f"process {p.pid} still runs: {p.name()}" for p in _children() if p not in self._processes]
+        self.leaks += [
+            f"process {p.pid} still runs: {p.name()}" for p in _children() if p not in self._processes
+        ]
         widgets.clear()
         self._installation.leave()
         self._installation = self.slicer = None
         self._undo_dialogs()
         for path in self._paths:
             sys.path.remove(path)
-        for name in ("last_exc", "last_type", "last_value", "last_traceback"):  # would hold the module's frames
+        for name in (
+            "last_exc",
+            "last_type",
+            "last_value",
+            "last_traceback",
+        ):  # would hold the module's frames
             vars(sys).pop(name, None)
         gc.collect()
-        self.leaks += [f"{name} is still held (by an observer or a timer)" for name, ref in references.items() if ref()]
+        self.leaks += [
+            f"{name} is still held (by an observer or a timer)" for name, ref in references.items() if ref()
+        ]
 
     def _python_widgets(self) -> list[Any]:
         modules = [self.slicer.util.getModule(name) for name in self._modules]
@@ -188,7 +199,9 @@ class SlicerHarness:
         if not set(FONT_FAMILIES) & set(QtGui.QFontDatabase.families()):
             from matplotlib import get_data_path
 
-            QtGui.QFontDatabase.addApplicationFont(str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")))
+            QtGui.QFontDatabase.addApplicationFont(
+                str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
+            )
         available = [family for family in FONT_FAMILIES if family in QtGui.QFontDatabase.families()]
         self.qt_application.setFont(QtGui.QFont(available[0], 9))
 

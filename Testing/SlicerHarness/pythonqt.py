@@ -109,9 +109,7 @@ def _refuse_unknown_attributes(cls: type) -> None:
             if present.fset is None:
                 raise AttributeError(f"property '{name}' of {type(self).__name__} can't be written")
             present.fset(self, value)
-        elif isinstance(present, QtProperty | property) or name.startswith("_"):
-            _plain_setattr(self, name, value)
-        elif isinstance(value, QtCore.SignalInstance):  # PySide6 keeps a bound signal with its object
+        elif isinstance(present, QtProperty | property) or name.startswith("_") or _is_bound_signal(value):
             _plain_setattr(self, name, value)
         elif name == "name":
             self.setObjectName(value)
@@ -127,6 +125,11 @@ def _refuse_unknown_attributes(cls: type) -> None:
             raise AttributeError(f"{type(self).__name__} has no property '{name}'")
 
     cls.__setattr__ = set_attribute
+
+
+def _is_bound_signal(value: Any) -> bool:
+    """PySide6 itself keeps a bound signal with its object."""
+    return isinstance(value, QtCore.SignalInstance)
 
 
 def _owner(cls: type, name: str) -> type:

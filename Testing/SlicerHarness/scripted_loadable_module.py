@@ -34,7 +34,11 @@ class ScriptedLoadableModule:
         return str(Path(self.parent.path).parent / "Resources" / filename)
 
     def getDefaultModuleDocumentationLink(self, docPage: str | None = None) -> str:
-        page = slicer.app.documentationBaseUrl + docPage if docPage else slicer.app.moduleDocumentationUrl(self.moduleName)
+        page = (
+            slicer.app.documentationBaseUrl + docPage
+            if docPage
+            else slicer.app.moduleDocumentationUrl(self.moduleName)
+        )
         return f'<p>For more information, see the <a href="{page}">online documentation</a>.</p>'
 
     def runTest(self, msec: int = 100, **kwargs: Any) -> None:
@@ -60,7 +64,9 @@ class ScriptedLoadableModuleWidget:
         if parent is None:
             self.setup()
             self.parent.show()
-        slicer.app.moduleManager().connect("moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded)
+        slicer.app.moduleManager().connect(
+            "moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded
+        )
 
     def resourcePath(self, filename: str) -> str:
         return str(Path(slicer.util.modulePath(self.moduleName)).parent / "Resources" / filename)
@@ -102,7 +108,10 @@ class ScriptedLoadableModuleLogic:
 
     def getAllParameterNodes(self) -> list[Any]:
         scene = slicer.mrmlScene
-        nodes = [scene.GetNthNodeByClass(i, self.NODE_CLASS) for i in range(scene.GetNumberOfNodesByClass(self.NODE_CLASS))]
+        nodes = [
+            scene.GetNthNodeByClass(i, self.NODE_CLASS)
+            for i in range(scene.GetNumberOfNodesByClass(self.NODE_CLASS))
+        ]
         return [node for node in nodes if node.GetAttribute("ModuleName") == self.moduleName]
 
     def createParameterNode(self) -> Any:

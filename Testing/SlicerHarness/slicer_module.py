@@ -31,7 +31,9 @@ SUBMODULES = {
 class StrictModule(types.ModuleType):
     """A module whose unknown names get an answer that helps."""
 
-    def __init__(self, name: str, explain: Callable[[str], str], find: Callable[[str], Any] = lambda name: None):
+    def __init__(
+        self, name: str, explain: Callable[[str], str], find: Callable[[str], Any] = lambda name: None
+    ):
         super().__init__(name)
         self._explain, self._find = explain, find
 
@@ -78,7 +80,9 @@ def make_slicer() -> StrictModule:
 
     def explain(name: str) -> str:
         known = name in names_of("slicer")
-        return f"the harness has no stand-in for slicer.{name}" if known else f"Slicer 5.10 has no slicer.{name}"
+        return (
+            f"the harness has no stand-in for slicer.{name}" if known else f"Slicer 5.10 has no slicer.{name}"
+        )
 
     module = StrictModule("slicer", explain, find)
     module.__path__ = []
@@ -105,7 +109,9 @@ class Installation:
     def __init__(self) -> None:
         pythonqt.adopt()
         QUiLoader.custom_widgets = {
-            name: cls for name, cls in (ctk_widgets.WIDGETS | WIDGETS).items() if issubclass(cls, QtWidgets.QWidget)
+            name: cls
+            for name, cls in (ctk_widgets.WIDGETS | WIDGETS).items()
+            if issubclass(cls, QtWidgets.QWidget)
         }
         self.slicer = make_slicer()
         self._modules = {
@@ -130,7 +136,9 @@ class Installation:
         QtCore.QCoreApplication.setOrganizationName("NA-MIC")
         QtCore.QCoreApplication.setApplicationName("Slicer")
         QtCore.QSettings.setDefaultFormat(QtCore.QSettings.IniFormat)
-        QtCore.QSettings.setPath(QtCore.QSettings.IniFormat, QtCore.QSettings.UserScope, str(folder / "settings"))
+        QtCore.QSettings.setPath(
+            QtCore.QSettings.IniFormat, QtCore.QSettings.UserScope, str(folder / "settings")
+        )
         self._put_in()
         vars(self.slicer).pop("selfTests", None)
         self.app._start_afresh(folder)

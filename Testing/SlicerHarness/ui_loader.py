@@ -1,7 +1,7 @@
 """`qt.QUiLoader` with Slicer's and CTK's widgets, and the errors that Qt keeps to itself."""
 
 import xml.etree.ElementTree as ElementTree
-from typing import Any
+from typing import Any, ClassVar
 
 from PySide6 import QtCore, QtUiTools, QtWidgets
 
@@ -11,7 +11,7 @@ from .pythonqt import QtProperty
 class QUiLoader(QtUiTools.QUiLoader):
     """Loads a `.ui` file. What real Qt would silently turn into a plain QWidget or a stray property is refused."""
 
-    custom_widgets: dict[str, type[QtWidgets.QWidget]] = {}
+    custom_widgets: ClassVar[dict[str, type[QtWidgets.QWidget]]] = {}
 
     def __init__(self, parent: QtCore.QObject | None = None):
         super().__init__(parent)

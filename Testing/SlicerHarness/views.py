@@ -164,7 +164,9 @@ class qMRMLSliceControllerWidget(qMRMLWidget):
         layout.addWidget(self._slider, 1)
         layout.addWidget(self._offset)
         self.observe(logic.GetSliceNode(), vtk.vtkCommand.ModifiedEvent, self._refresh)
-        self._slider.sliderMoved.connect(lambda step: self.setSliceOffsetValue(self._range()[0] + step * self._step()))
+        self._slider.sliderMoved.connect(
+            lambda step: self.setSliceOffsetValue(self._range()[0] + step * self._step())
+        )
 
     def sliceLogic(self) -> Any:
         return self._logic
@@ -257,7 +259,9 @@ class qMRMLThreeDView(ctkVTKAbstractView):
         view.SetBoxVisible(shown[0])
         view.SetAxisLabelsVisible(shown[1])
         if bounds[0] <= bounds[1]:
-            self._renderer.GetActiveCamera().SetFocalPoint(*[(bounds[i] + bounds[i + 1]) / 2 for i in (0, 2, 4)])
+            self._renderer.GetActiveCamera().SetFocalPoint(
+                *[(bounds[i] + bounds[i + 1]) / 2 for i in (0, 2, 4)]
+            )
             self._renderer.ResetCameraClippingRange()
 
     def resetCamera(self) -> None:
@@ -448,7 +452,9 @@ class qMRMLLayoutManager(QtCore.QObject, Observing):
                 tabs.addTab(self._build(item[0]), item.get("name", ""))
             return tabs
         splitter = QtWidgets.QSplitter()
-        splitter.orientation = QtNamespace.Vertical if element.get("type") == "vertical" else QtNamespace.Horizontal
+        splitter.orientation = (
+            QtNamespace.Vertical if element.get("type") == "vertical" else QtNamespace.Horizontal
+        )
         for item in element.findall("item"):
             splitter.addWidget(self._build(item[0]))
         splitter.setSizes([1000] * splitter.count())

@@ -124,7 +124,10 @@ class FloatRange:
     maximum = property(lambda self: self._maximum, lambda self, value: self.setRange(self._minimum, value))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, FloatRange) and (self.minimum, self.maximum) == (other.minimum, other.maximum)
+        return isinstance(other, FloatRange) and (self.minimum, self.maximum) == (
+            other.minimum,
+            other.maximum,
+        )
 
     def __repr__(self) -> str:
         return f"FloatRange(minimum={self.minimum}, maximum={self.maximum})"

@@ -57,7 +57,9 @@ def connector_for(widget: Any, annotated: Any) -> Connector:
     raise RuntimeError(f"a {type(widget).__name__} can't show a field of type {kind}")
 
 
-def _of_property(widget: Any, signal: Any, name: str, convert: Callable[[Any], Any] = lambda value: value) -> Connector:
+def _of_property(
+    widget: Any, signal: Any, name: str, convert: Callable[[Any], Any] = lambda value: value
+) -> Connector:
     return Connector(
         widget, signal, lambda: convert(getattr(widget, name)), lambda value: setattr(widget, name, value)
     )
@@ -72,7 +74,9 @@ def _check_mark(widget: Any, kind: Any, annotations: list[Any]) -> Connector | N
     return None
 
 
-def _limits(widget: Any, annotations: list[Any], lowest: float, highest: float, must_be_bounded: bool) -> None:
+def _limits(
+    widget: Any, annotations: list[Any], lowest: float, highest: float, must_be_bounded: bool
+) -> None:
     within, low, high = (find(annotations, limit) for limit in (WithinRange, Minimum, Maximum))
     if must_be_bounded and not (within or (low and high)):
         raise RuntimeError(f"a {type(widget).__name__} can only show a number with limits (WithinRange)")
@@ -156,28 +160,30 @@ def _range(widget: Any, kind: Any, annotations: list[Any]) -> Connector | None:
         widget.singleStep = step.value
     widget.setRange(bounds.minimum, bounds.maximum)
     read = lambda: FloatRange(widget.minimumValue, widget.maximumValue)  # noqa: E731
-    return Connector(widget, widget.valuesChanged, read, lambda value: widget.setValues(value.minimum, value.maximum))
+    return Connector(
+        widget, widget.valuesChanged, read, lambda value: widget.setValues(value.minimum, value.maximum)
+    )
 
 
 def _path(widget: Any, kind: Any, annotations: list[Any]) -> Connector | None:
     if not (isinstance(kind, type) and issubclass(kind, pathlib.PurePath)):
         return None
-    for widget_class, name, signal in (
-        (ctk.ctkPathLineEdit, "currentPath", "currentPathChanged"),
-        (ctk.ctkDirectoryButton, "directory", "directoryChanged"),
-    ):
-        if type(widget) is widget_class:
-            return Connector(
-                widget,
-                getattr(widget, signal),
-                lambda: kind(getattr(widget, name)),
-                lambda value: setattr(widget, name, str(value)),
-            )
+    if type(widget) is ctk.ctkPathLineEdit:
+        return _of_path(widget, widget.currentPathChanged, "currentPath", kind)
+    if type(widget) is ctk.ctkDirectoryButton:
+        return _of_path(widget, widget.directoryChanged, "directory", kind)
     return None
 
 
+def _of_path(widget: Any, signal: Any, name: str, kind: type) -> Connector:
+    read = lambda: kind(getattr(widget, name))  # noqa: E731
+    return Connector(widget, signal, read, lambda value: setattr(widget, name, str(value)))
+
+
 def _node(widget: Any, kind: Any, annotations: list[Any]) -> Connector | None:
-    kinds = [split(k)[0] for k in typing.get_args(kind)] if typing.get_origin(kind) is typing.Union else [kind]
+    kinds = (
+        [split(k)[0] for k in typing.get_args(kind)] if typing.get_origin(kind) is typing.Union else [kind]
+    )
     nodes = [k for k in kinds if isinstance(k, type) and issubclass(k, slicer.vtkMRMLNode)]
     if type(widget) is not slicer.qMRMLNodeComboBox or not nodes or set(kinds) - {*nodes, type(None)}:
         return None

@@ -19,7 +19,11 @@ class Store:
     """One field of simple type, kept as text."""
 
     def __init__(
-        self, to_text: Callable[[Any], str], from_text: Callable[[str], Any], default: Any, validators: list[Validator]
+        self,
+        to_text: Callable[[Any], str],
+        from_text: Callable[[str], Any],
+        default: Any,
+        validators: list[Validator],
     ):
         self.to_text, self.from_text, self.validators = to_text, from_text, validators
         self._default = default
@@ -212,7 +216,9 @@ class DictStore(ListStore):
         super().write(node, name, list(value.items()) if hasattr(value, "items") else value)
 
     def read(self, node: Any, name: str) -> ObservedDict:
-        return ObservedDict(dict(super().read(node, name)._values), lambda changed: self.write(node, name, changed))
+        return ObservedDict(
+            dict(super().read(node, name)._values), lambda changed: self.write(node, name, changed)
+        )
 
 
 class UnionStore(Store):
@@ -278,7 +284,9 @@ def store_for(annotated: Any) -> tuple[Store, list[Any]]:
 
 
 def _is_validator(annotation: Any) -> bool:
-    return isinstance(annotation, Validator) or (isinstance(annotation, type) and issubclass(annotation, Validator))
+    return isinstance(annotation, Validator) or (
+        isinstance(annotation, type) and issubclass(annotation, Validator)
+    )
 
 
 def _store(kind: Any, validators: list[Validator]) -> Store:
@@ -298,7 +306,9 @@ def _store(kind: Any, validators: list[Validator]) -> Store:
         return Store(str, kind, kind, [NotNone(), IsInstance(kind), *validators])
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         first = next(iter(kind))
-        return Store(lambda value: value.name, kind.__getitem__, lambda: first, [IsInstance(kind), *validators])
+        return Store(
+            lambda value: value.name, kind.__getitem__, lambda: first, [IsInstance(kind), *validators]
+        )
     if isinstance(kind, type) and issubclass(kind, slicer.vtkMRMLNode):
         return NodeStore(kind, validators)
     if origin is list and len(parameters) == 1:

@@ -49,7 +49,8 @@ def isParameterNodeWrapper(candidate: Any) -> bool:
 
 def _wrap(cls: type) -> type:
     fields = {
-        name: _Field(name, annotated, cls) for name, annotated in typing.get_type_hints(cls, include_extras=True).items()
+        name: _Field(name, annotated, cls)
+        for name, annotated in typing.get_type_hints(cls, include_extras=True).items()
     }
     for name, value in vars(_Wrapper).items():
         if not name.startswith("__"):

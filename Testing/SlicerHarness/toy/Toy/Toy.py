@@ -62,8 +62,8 @@ class ToyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def cleanup(self):
-        self.removeObservers()
         self._forget_parameters()
+        self.removeObservers()
 
     def enter(self):
         self.initializeParameterNode()
@@ -88,18 +88,24 @@ class ToyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _forget_parameters(self):
         if self._parameters:
             self._parameters.disconnectGui(self._gui_tag)
-            self.removeObserver(self._parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._check_can_apply)
+            self.removeObserver(
+                self._parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._check_can_apply
+            )
             self._parameters = None
 
     def _check_can_apply(self, caller=None, event=None):
-        self.ui.applyButton.enabled = self._parameters is not None and self._parameters.inputVolume is not None
+        self.ui.applyButton.enabled = (
+            self._parameters is not None and self._parameters.inputVolume is not None
+        )
 
     def onApply(self):
         with slicer.util.tryWithErrorDisplay(_("The segmentation failed."), waitCursor=True):
             parameters = self._parameters
             if parameters.threshold == 0:
                 raise ValueError("a threshold of 0 marks everything")
-            parameters.segmentation = self.logic.segment(parameters.inputVolume, parameters.threshold, parameters.name)
+            parameters.segmentation = self.logic.segment(
+                parameters.inputVolume, parameters.threshold, parameters.name
+            )
 
     def onReset(self):
         if slicer.util.confirmYesNoDisplay(_("Forget the settings?")):
