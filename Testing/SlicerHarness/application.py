@@ -41,14 +41,14 @@ class qSlicerAbstractCoreModule(QtCore.QObject):
     name = stored(str, "name", "")
     path = stored(str, "path", "")
     title = stored(str, "title", "")
-    categories = stored("QStringList", "categories", [])
-    contributors = stored("QStringList", "contributors", [])
+    categories = stored("QStringList", "categories", ())
+    contributors = stored("QStringList", "contributors", ())
     dependencies = stored("QVariantList", "dependencies", [])
     helpText = stored(str, "helpText", "")
     acknowledgementText = stored(str, "acknowledgementText", "")
     hidden = stored(bool, "hidden", False)
     index = stored(int, "index", -1)
-    associatedNodeTypes = stored("QStringList", "associatedNodeTypes", [])
+    associatedNodeTypes = stored("QStringList", "associatedNodeTypes", ())
 
     def __init__(self, name: str, logic: Any = None):
         super().__init__()

@@ -22,11 +22,11 @@ def delegated(kind: type | str, part: str, name: str) -> Property:
 
 
 def stored(kind: type | str, name: str, default: Any, then: str = "") -> Property:
-    """A property kept in the widget; `then` names the method called after a change."""
+    """A property kept in the widget; `then` names the method called after a change. String lists are tuples."""
     key = f"_{name}"
 
     def write(self: QtCore.QObject, value: Any) -> None:
-        setattr(self, key, value)
+        setattr(self, key, tuple(value) if kind == "QStringList" else value)
         if then:
             getattr(self, then)()
 
@@ -297,7 +297,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):
     validInputChanged = Signal(bool)
 
     filters = stored(int, "filters", AllEntries | NoDotAndDotDot | Readable, "_on_text")
-    nameFilters = stored("QStringList", "nameFilters", [])
+    nameFilters = stored("QStringList", "nameFilters", ())
     label = stored(str, "label", "Open a file")
     showHistoryButton = stored(bool, "showHistoryButton", True)
     minimumContentsLength = delegated(int, "_combo_box", "minimumContentsLength")
@@ -395,14 +395,13 @@ class ctkDirectoryButton(QtWidgets.QWidget):
         self._show_directory()
 
     def _show_directory(self) -> None:
-        self._button.text = self.text or self._directory
+        self._button.text = self.text or QtCore.QDir(self._directory).absolutePath()
 
     def _set_directory(self, directory: str) -> None:
-        absolute = str(Path(directory).absolute())
-        if absolute != self._directory:
-            self._directory = absolute
+        if QtCore.QDir(directory) != QtCore.QDir(self._directory):
+            self._directory = QtCore.QDir(directory).path()
             self._show_directory()
-            self.directoryChanged.emit(absolute)
+            self.directoryChanged.emit(self._directory)
 
     directory = Property(str, lambda self: self._directory, _set_directory)
 

@@ -104,12 +104,12 @@ class SlicerHarness:
     def photograph(
         self, widget: QtWidgets.QWidget, path: Path | str, width: int = 0, height: int = 0
     ) -> Path:
-        """Writes a widget as PNG, with the views in it; a panel in full, beyond what the window shows of it."""
+        """Writes a widget as PNG, with the views in it. With a width alone, it is as high as its contents."""
         widget.show()
         if width:
             widget.setFixedWidth(width)
-        if height:
-            widget.setFixedHeight(height)
+            self.process_events()
+            widget.setFixedHeight(height or widget.sizeHint.height())
         self.process_events()
         _write(widget.grab().toImage(), path)
         no_limit = 2**24 - 1  # QWIDGETSIZE_MAX

@@ -88,8 +88,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, _WithScene):
     nodeAboutToBeEdited = Signal(object)
     currentNodeRenamed = Signal(object)
 
-    nodeTypes = stored("QStringList", "nodeTypes", [], "_on_scene_changed")
-    hideChildNodeTypes = stored("QStringList", "hideChildNodeTypes", [], "_on_scene_changed")
+    nodeTypes = stored("QStringList", "nodeTypes", (), "_on_scene_changed")
+    hideChildNodeTypes = stored("QStringList", "hideChildNodeTypes", (), "_on_scene_changed")
     showHidden = stored(bool, "showHidden", False, "_on_scene_changed")
     showChildNodeTypes = stored(bool, "showChildNodeTypes", True, "_on_scene_changed")
     noneEnabled = stored(bool, "noneEnabled", False, "_on_scene_changed")

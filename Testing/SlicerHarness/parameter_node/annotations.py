@@ -17,13 +17,16 @@ class Default:
     def value(self) -> Any:
         return self._generator() if self._generator else self._value
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Default) and vars(self) == vars(other)
 
-@dataclass
+
+@dataclass(eq=False)
 class Decimals:
     value: int
 
 
-@dataclass
+@dataclass(eq=False)
 class SingleStep:
     value: float | int
 
@@ -41,7 +44,7 @@ class NotNone(Validator):
             raise ValueError("the value must not be None")
 
 
-@dataclass
+@dataclass(eq=False)
 class IsInstance(Validator):
     classtype: Any
 
@@ -50,7 +53,7 @@ class IsInstance(Validator):
             raise TypeError(f"the value must be of type {self.classtype}, not {value!r}")
 
 
-@dataclass
+@dataclass(eq=False)
 class WithinRange(Validator):
     minimum: float
     maximum: float
@@ -60,7 +63,7 @@ class WithinRange(Validator):
             raise ValueError(f"the value must be within [{self.minimum}, {self.maximum}], is {value}")
 
 
-@dataclass
+@dataclass(eq=False)
 class Minimum(Validator):
     minimum: float
 
@@ -69,7 +72,7 @@ class Minimum(Validator):
             raise ValueError(f"the value must be at least {self.minimum}, is {value}")
 
 
-@dataclass
+@dataclass(eq=False)
 class Maximum(Validator):
     maximum: float
 
@@ -78,7 +81,7 @@ class Maximum(Validator):
             raise ValueError(f"the value must be at most {self.maximum}, is {value}")
 
 
-@dataclass
+@dataclass(eq=False)
 class Choice(Validator):
     choices: typing.Sequence[Any]
 
@@ -87,7 +90,7 @@ class Choice(Validator):
             raise ValueError(f"the value must be one of {self.choices}, is {value!r}")
 
 
-@dataclass
+@dataclass(eq=False)
 class Exclude(Validator):
     excludedValues: typing.Sequence[Any]
 
@@ -96,7 +99,7 @@ class Exclude(Validator):
             raise ValueError(f"the value must be none of {self.excludedValues}, is {value!r}")
 
 
-@dataclass
+@dataclass(eq=False)
 class RangeBounds(Validator):
     minimum: float
     maximum: float

@@ -93,7 +93,9 @@ class _Wrapper:
         return cls.allParameters[name].annotated
 
     def isCached(self, name: str) -> bool:
-        return False
+        """Slicer caches the fields of all types that are here; this wrapper reads the node each time."""
+        self._field(name)
+        return True
 
     def getValue(self, name: str) -> Any:
         return self._field(name).read(self)
