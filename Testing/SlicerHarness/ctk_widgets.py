@@ -398,17 +398,20 @@ class ctkDirectoryButton(QtWidgets.QWidget):
         self._button.text = self.text or QtCore.QDir(self._directory).absolutePath()
 
     def _set_directory(self, directory: str) -> None:
-        if QtCore.QDir(directory) != QtCore.QDir(self._directory):
-            self._directory = QtCore.QDir(directory).path()
+        absolute = QtCore.QDir(directory).absolutePath()
+        is_new = QtCore.QDir(absolute) != QtCore.QDir(self._directory)
+        if is_new:
+            self._directory = absolute
             self._show_directory()
-            self.directoryChanged.emit(self._directory)
+        self.directorySelected.emit(absolute)
+        if is_new:
+            self.directoryChanged.emit(absolute)
 
     directory = Property(str, lambda self: self._directory, _set_directory)
 
     def browse(self) -> None:
         if path := QtWidgets.QFileDialog.getExistingDirectory(self, self.caption, self.directory):
             self.directory = path
-            self.directorySelected.emit(path)
 
 
 class ctkComboBox(QtWidgets.QComboBox):

@@ -215,7 +215,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, _WithScene):
             self.stop_observing(node)
             self.observe(node, vtk.vtkCommand.ModifiedEvent, self._show_items)
         if self._current not in nodes:
-            self._select(nodes[0] if nodes and not self.noneEnabled else None)
+            self._select(None)  # as in Slicer, nothing is selected by itself
         self._show_items()
 
     def _show_items(self) -> None:

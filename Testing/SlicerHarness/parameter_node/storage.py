@@ -18,6 +18,8 @@ from .annotations import FloatRange, IsInstance, NotNone, Validator, split
 class Store:
     """One field of simple type, kept as text."""
 
+    kind: Any = None
+
     def __init__(
         self,
         to_text: Callable[[Any], str],
@@ -92,9 +94,9 @@ class RangeStore(Store):
 
 
 class ObservedList(collections.abc.MutableSequence):
-    """A list read from a parameter node: every change is written back."""
+    """A list read from a parameter node: every change is written back, and then read again."""
 
-    def __init__(self, values: list[Any], save: Callable[[list[Any]], None]):
+    def __init__(self, values: list[Any], save: Callable[[list[Any]], list[Any]]):
         self._values, self._save = values, save
 
     def __len__(self) -> int:
@@ -103,11 +105,10 @@ class ObservedList(collections.abc.MutableSequence):
     def __getitem__(self, index: Any) -> Any:
         return self._values[index]
 
-    def _changed(self, change: Callable[[list[Any]], None]) -> None:
+    def _changed(self, change: Callable[[list[Any]], Any]) -> None:
         changed = list(self._values)
         change(changed)
-        self._save(changed)
-        self._values = changed
+        self._values = self._save(changed)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self._changed(lambda values: values.__setitem__(index, value))
@@ -117,6 +118,18 @@ class ObservedList(collections.abc.MutableSequence):
 
     def insert(self, index: int, value: Any) -> None:
         self._changed(lambda values: values.insert(index, value))
+
+    def extend(self, values: Any) -> None:
+        self._changed(lambda own: own.extend(values))
+
+    def sort(self, **how: Any) -> None:
+        self._changed(lambda values: values.sort(**how))
+
+    def reverse(self) -> None:
+        self._changed(list.reverse)
+
+    def clear(self) -> None:
+        self._changed(list.clear)
 
     def __eq__(self, other: object) -> bool:
         return self._values == (other._values if isinstance(other, ObservedList) else other)
@@ -149,7 +162,11 @@ class ListStore(Store):
 
     def read(self, node: Any, name: str) -> ObservedList:
         values = [self.element.read(node, f"{name}.{index}") for index in range(self._length(node, name))]
-        return ObservedList(values, lambda changed: self.write(node, name, changed))
+        return ObservedList(values, lambda changed: self._write_and_read(node, name, changed))
+
+    def _write_and_read(self, node: Any, name: str, values: list[Any]) -> list[Any]:
+        self.write(node, name, values)
+        return self.read(node, name)._values
 
     def remove(self, node: Any, name: str) -> None:
         self.write(node, name, [])
@@ -201,6 +218,11 @@ class ObservedDict(collections.abc.MutableMapping):
         del self._values[key]
         self._save(self._values)
 
+    def popitem(self) -> tuple[Any, Any]:
+        last = self._values.popitem()
+        self._save(self._values)
+        return last
+
     def __repr__(self) -> str:
         return f"ObservedDict({self._values})"
 
@@ -237,17 +259,20 @@ class UnionStore(Store):
         self._choose(value)
 
     def _choose(self, value: Any) -> int:
-        failures = []
+        """The first type that takes the value. A bool is no int here, and None is only what is declared so."""
+        refusal: Exception = TypeError(f"{value!r} is of none of the types")
         for index, store in enumerate(self.stores):
-            # A node reference may be None, but where None itself is among the types, that is what is kept.
-            if value is None and not isinstance(store, NoneStore):
+            is_none_only = value is None and not isinstance(store, NoneStore)
+            if is_none_only or (isinstance(value, bool) and store.kind is not bool):
                 continue
             try:
                 store.validate(value)
                 return index
-            except (TypeError, ValueError) as failure:
-                failures.append(failure)
-        raise failures[-1] if failures else TypeError(f"{value!r} is of none of the types")
+            except TypeError:
+                continue
+            except ValueError as error:
+                refusal = refusal if isinstance(store, NoneStore) else error
+        raise refusal
 
     def write(self, node: Any, name: str, value: Any) -> None:
         super().validate(value)
@@ -280,7 +305,9 @@ def store_for(annotated: Any) -> tuple[Store, list[Any]]:
     """The store of a field's type, and the annotations that concern its default and its widgets."""
     kind, annotations = split(annotated)
     validators = [a() if isinstance(a, type) else a for a in annotations if _is_validator(a)]
-    return _store(kind, validators), [a for a in annotations if not _is_validator(a)]
+    store = _store(kind, validators)
+    store.kind = kind
+    return store, [a for a in annotations if not _is_validator(a)]
 
 
 def _is_validator(annotation: Any) -> bool:
