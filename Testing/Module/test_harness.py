@@ -1,5 +1,6 @@
 """The harness is faithful: a module written for Slicer runs, and what Slicer would refuse is refused."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -355,3 +356,80 @@ def test_stand_ins_offer_nothing_that_slicer_lacks():
         if not member.startswith("_") and member not in offered(name)
     }
     assert surplus == set()
+
+
+# Processes, tables, plots, packages
+
+
+def test_a_process_is_run_and_its_output_read(slicer_harness):
+    import qt
+
+    process, seen = qt.QProcess(), []
+    process.readyReadStandardOutput.connect(lambda: seen.append(process.readAllStandardOutput().data()))
+    process.finished.connect(lambda code, status: seen.append((code, status == qt.QProcess.NormalExit)))
+    process.start(sys.executable, ["-c", "print('Wirbelsäule')"])
+    slicer_harness.wait_until(lambda: len(seen) == 2)
+    assert seen[0].decode("utf-8").strip() == "Wirbelsäule"
+    assert seen[1] == (0, True)
+    assert process.state() == qt.QProcess.NotRunning
+
+
+def test_a_process_left_running_is_reported(tmp_path):
+    with SlicerHarness(tmp_path / "slicer") as harness:
+        import qt
+
+        process = qt.QProcess()
+        process.start(sys.executable, ["-c", "import time; time.sleep(60)"])
+        harness.wait_until(lambda: process.state() == qt.QProcess.Running)
+    process.kill()
+    process.waitForFinished()
+    assert any("still runs" in leak for leak in harness.leaks)
+
+
+def test_the_segments_table_follows_the_segmentation(slicer_harness, toy):
+    import qt
+
+    table = slicer_harness.slicer.qMRMLSegmentsTableView()
+    table.setMRMLScene(slicer_harness.slicer.mrmlScene)
+    node = toy.logic.segment(add_volume(slicer_harness), 100, "L1")
+    table.setSegmentationNode(node)
+    other = node.GetSegmentation().AddEmptySegment("", "L2")
+    assert [table.tableWidget().item(row, 3).text() for row in range(table.segmentCount())] == ["L1", "L2"]
+    table.setSelectedSegmentIDs([other])
+    assert table.selectedSegmentIDs() == [other]
+    table.tableWidget().item(1, 0).setCheckState(qt.Qt.Unchecked)
+    assert not node.GetDisplayNode().GetSegmentVisibility(other)
+    node.GetSegmentation().RemoveSegment(other)
+    assert table.segmentCount() == 1
+
+
+def test_plots_are_drawn(slicer_harness, tmp_path):
+    slicer = slicer_harness.slicer
+    scene, manager = slicer.mrmlScene, slicer.app.layoutManager()
+    manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpPlotView)
+    table = scene.AddNewNodeByClass("vtkMRMLTableNode")
+    slicer.util.updateTableFromArray(table, np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 0.0]]), ["x", "y"])
+    series = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", "Dice")
+    series.SetAndObserveTableNodeID(table.GetID())
+    series.SetXColumnName("x")
+    series.SetYColumnName("y")
+    series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
+    series.SetColor(1.0, 0.0, 0.0)
+    chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode")
+    chart.AddAndObservePlotSeriesNodeID(series.GetID())
+    widget = manager.plotWidget(0)
+    widget.mrmlPlotViewNode().SetPlotChartNodeID(chart.GetID())
+    slicer_harness.main_window.show()
+    red, green, blue = pixels(slicer_harness.photograph(widget, tmp_path / "plot.png")).reshape(-1, 3).T
+    assert ((red > 200) & (green < 100) & (blue < 100)).sum() > 100
+
+
+def test_packages_are_asked_for_and_not_installed(slicer_harness):
+    slicer = slicer_harness.slicer
+    assert slicer.packaging.pip_check("numpy>=1.0")
+    with pytest.raises(RuntimeError, match="installs nothing"):
+        slicer.util.pip_install("not-there==1.0")
+    slicer_harness.dialogs.answer("Cancel")
+    with pytest.raises(RuntimeError, match="declined"):
+        slicer.packaging.pip_ensure(["not-there>=2"])
+    assert slicer.packaging.requested == ["not-there==1.0"]

@@ -363,7 +363,7 @@ class qMRMLSegmentsTableView(qMRMLWidget):
         return [self.segmentIDForRow(row) for row in range(self._table.rowCount)]
 
     def selectedSegmentIDs(self) -> list[str]:
-        rows = sorted({index.row() for index in self._table.selectionModel().selectedIndexes()})
+        rows = sorted({index.row() for index in self._table.selectionModel().selectedIndexes})
         return [self.segmentIDForRow(row) for row in rows]
 
     def setSelectedSegmentIDs(self, segment_ids: list[str]) -> None:

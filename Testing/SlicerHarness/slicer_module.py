@@ -141,6 +141,8 @@ class Installation:
         )
         self._put_in()
         vars(self.slicer).pop("selfTests", None)
+        packaging = self._modules["slicer.packaging"]
+        packaging.requested, packaging.on_install = [], None
         self.app._start_afresh(folder)
 
     def leave(self) -> None:
