@@ -49,6 +49,9 @@ class EncoderSettings(Group):
     """Width of the space in which patch tokens and class prompts meet."""
     prompt_names: Literal["full", "short"] = "full"
     prompt_template: str = PROMPT_TEMPLATE
+    centre_prompts: bool = False
+    """Start with the mean of the 20 class prompts at the origin of the joint space. Prompts that differ by a digit
+    are nearly one direction otherwise, and a model that is not trained for long keeps them so."""
     attention: Literal["sigmoid", "class_softmax"] = "sigmoid"
     """A = sigmoid(w cosine + b), or a softmax of w cosine over the classes at each location."""
     scale: PositiveFloat = 10.0
@@ -66,8 +69,8 @@ class PretrainSettings(Group):
     mask_coverage: float = Field(default=0.0, ge=0.0, lt=1.0)
     """A patch belongs to a class where more than this share of it does."""
     learning_rate: PositiveFloat = 1e-5
-    text_learning_rate: PositiveFloat | None = None
-    """Of the text encoder where it is pretrained and the vision encoder is not; None: the same."""
+    text_learning_rate: float | None = Field(default=None, ge=0.0)
+    """Of the text encoder where it is pretrained and the vision encoder is not; None: the same, 0: frozen."""
     batch: PositiveInt = 16
     epochs: PositiveInt = 100
     plateau_factor: float = Field(default=0.5, gt=0.0, lt=1.0)

@@ -116,11 +116,16 @@ class Pretraining(Stage):
         write_weights(self.model_folder, ENCODERS, step, weights, card)
 
     def _parameters(self) -> list[dict[str, Any]]:
-        """Return the parameters, the text encoder's with their own learning rate."""
-        text = list(self.module.model.text.parameters())
-        others = [each for each in self.module.parameters() if all(each is not mine for mine in text)]
-        rate = self.settings.pretrain.text_learning_rate or self.settings.pretrain.learning_rate
-        return [{"params": others}, {"params": text, "lr": rate}]
+        """Return the parameters to train, the text encoder's with their own learning rate."""
+        text = self.module.model.text
+        rate = self.settings.pretrain.text_learning_rate
+        if rate == 0:
+            text.requires_grad_(False)
+        mine = {id(each) for each in text.parameters()}
+        others = [each for each in self.module.parameters() if id(each) not in mine]
+        if rate is None or rate == 0:
+            rate = self.settings.pretrain.learning_rate
+        return [{"params": others}, {"params": list(text.parameters()), "lr": rate}]
 
     def _read(self, chosen: list[tuple[str, int]]) -> tuple[Tensor, Tensor]:
         store = self.inputs.store

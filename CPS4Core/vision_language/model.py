@@ -79,6 +79,14 @@ class ClassPromptModel(nn.Module):
         return class_prompts(self.settings.prompt_names, self.settings.prompt_template)
 
     @torch.no_grad()
+    def centre_prompts(self) -> None:
+        """Shift the projection of prompts so that the mean of the class prompts falls on the origin."""
+        was_training = self.text.training
+        mean = self.project_prompt(self.text.eval()(self.class_prompts())).mean(0)
+        self.project_prompt.bias -= mean
+        self.text.train(was_training)
+
+    @torch.no_grad()
     def prompt_similarity(self) -> Tensor:
         """Return the pairwise cosine of the 20 class prompts, shape (20, 20): only a digit tells levels apart."""
         tokens = self.prompt_tokens(self.class_prompts())
@@ -92,7 +100,10 @@ def build_model(settings: EncoderSettings, size: tuple[int, int]) -> ClassPrompt
         CPS4Error: if a model is not known or its weights are missing.
     """
     vision = build_vision_encoder(settings, size, pretrained=settings.vision_pretrained)
-    return ClassPromptModel(vision, build_text_encoder(settings), settings)
+    model = ClassPromptModel(vision, build_text_encoder(settings), settings)
+    if settings.centre_prompts:
+        model.centre_prompts()
+    return model
 
 
 def rebuild_model(settings: EncoderSettings, size: tuple[int, int], text_folder: Path) -> ClassPromptModel:
