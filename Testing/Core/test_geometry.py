@@ -129,7 +129,9 @@ def test_obliques_odd_sizes_and_spacings(turn, orientation, spacing, size, input
     inside = found != 0
     for label, *_ in BOXES:
         if (truth == label).sum() > 200 and (found == label).sum() > 0.9 * (truth == label).sum():
-            np.testing.assert_allclose(centroid(back, label), centroid(labels, label), atol=0.6)
+            # An edge along the pixels may move by half a pixel of the canvas and half a voxel.
+            edge = (max(grid.spacing_mm[1:]) + max(spacing[1:])) / 2
+            np.testing.assert_allclose(centroid(back, label), centroid(labels, label), atol=edge)
     # Nothing lands where there was nothing, but for a rim of interpolation.
     assert (truth[inside] == found[inside]).mean() > 0.85
 

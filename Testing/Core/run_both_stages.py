@@ -1,0 +1,33 @@
+"""Runs both stages under a launcher of several processes; see ``test_two_processes_train_as_one``."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from CPS4Core.cancellation import Cancellation
+from CPS4Core.config import load_settings
+from CPS4Core.events import silent
+from CPS4Core.training.pretrain import pretrain
+from CPS4Core.training.train import train
+
+data, output, cache, text = sys.argv[1:]
+settings = load_settings(
+    "small",
+    [
+        "input.size=[32, 64]",
+        "input.spacing_mm=4.5",
+        f"encoders.text={text}",
+        'encoders.vision_options={"patch_size": 8, "depth": 1, "embed_dim": 16, "num_heads": 2}',
+        "encoders.dimension=8",
+        "pretrain.epochs=10",
+        "pretrain.batch=4",
+        "train.widths=[4, 8]",
+        "train.batch=4",
+        "train.epochs=1",
+        "train.steps_per_epoch=30",
+    ],
+)
+common = {"ratio": 1.0, "device": torch.device("cpu"), "report": silent, "cancellation": Cancellation()}
+encoders = pretrain(Path(data), Path(output) / "stage1", settings, cache=Path(cache), **common)
+train(Path(data), Path(output) / "stage2", settings, encoders=encoders, cache=Path(cache), **common)
