@@ -90,7 +90,7 @@ class Segmentation(Stage):
         )
         self.schedule = torch.optim.lr_scheduler.MultiStepLR(
             self.optimizer,
-            milestones=[round(share * train.epochs) for share in train.rate_drops],
+            milestones=[max(1, round(share * train.epochs)) for share in train.rate_drops],
             gamma=1 / RATE_DROP,
         )
 

@@ -71,10 +71,11 @@ def test_fluid_is_bright_and_cortical_bone_dark_on_t2():
     middle = len(image) // 2
     vertebra = image[middle][labels[middle] == 4]
     disc = image[middle][labels[middle] == 13]
-    rows, columns = np.nonzero(labels[middle] == 4)
-    body = rows < np.percentile(rows, 60)
-    behind = image[middle][rows[body].max() + 8 : rows[body].max() + 14, int(columns[body].mean())]
-    assert behind.max() > 1.3 * np.median(vertebra)
+    centre = int(np.nonzero(labels[middle] == 4)[1].mean())
+    body = np.nonzero(labels[middle][:, centre] == 4)[0]
+    wall, canal = np.split(image[middle][body.max() - 1 : body.max() + 14, centre], [5])
+    assert wall.min() < 0.7 * np.median(vertebra)
+    assert np.median(canal) > 1.3 * np.median(vertebra)
     assert np.percentile(disc, 90) > 1.2 * np.percentile(disc, 10)
 
 

@@ -138,10 +138,10 @@ def test_every_method_trains(method, data_set, tiny_settings, cache, tmp_path):
 
 
 def test_learning_lowers_the_loss(data_set, tiny_settings, cache, tmp_path):
-    settings = changed(tiny_settings, train={"method": "supervised", "epochs": 1, "steps_per_epoch": 60})
-    run_stage_2(data_set, tmp_path / "run", settings, cache)
+    train = {"method": "supervised", "epochs": 3, "steps_per_epoch": 50, "learning_rate": 0.02}
+    run_stage_2(data_set, tmp_path / "run", changed(tiny_settings, train=train), cache)
     losses = [value for _, value in read_curves(tmp_path / "run")["sup"]]
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 @pytest.mark.parametrize("looks", [1, 4, 6, 9])
@@ -248,7 +248,7 @@ def test_two_processes_train_as_one(data_set, tiny_settings, cache, stage_1, tmp
             str(Path(__file__).with_name("run_both_stages.py")), str(data_set), str(output), str(cache),
             tiny_settings.encoders.text,
         ]  # fmt: skip
-        launch = ["torch.distributed.run", f"--nproc_per_node={count}", "--master_port=0", *script]
+        launch = ["torch.distributed.run", "--standalone", f"--nproc_per_node={count}", *script]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
         done = subprocess.run(
             [sys.executable, "-m", *launch], capture_output=True, text=True, env=environment, timeout=240
