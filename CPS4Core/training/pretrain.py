@@ -117,15 +117,15 @@ class Pretraining(Stage):
 
     def _parameters(self) -> list[dict[str, Any]]:
         """Return the parameters to train, the text encoder's with their own learning rate."""
-        text = self.module.model.text
-        rate = self.settings.pretrain.text_learning_rate
+        text, rate = self.module.model.text, self.settings.pretrain.text_learning_rate
         if rate == 0:
-            text.requires_grad_(False)
+            text.freeze()
         mine = {id(each) for each in text.parameters()}
-        others = [each for each in self.module.parameters() if id(each) not in mine]
-        if rate is None or rate == 0:
-            rate = self.settings.pretrain.learning_rate
-        return [{"params": others}, {"params": list(text.parameters()), "lr": rate}]
+        groups = [{"params": [each for each in self.module.parameters() if id(each) not in mine]}]
+        if rate != 0:
+            rate = self.settings.pretrain.learning_rate if rate is None else rate
+            groups.append({"params": list(text.parameters()), "lr": rate})
+        return groups
 
     def _read(self, chosen: list[tuple[str, int]]) -> tuple[Tensor, Tensor]:
         store = self.inputs.store

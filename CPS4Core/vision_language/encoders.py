@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -67,9 +68,29 @@ class TextEncoder(nn.Module):
         self.tokenizer = tokenizer
         self.token = token
         self.width: int = model.config.hidden_size
+        self._frozen = False
+        self._encoded: dict[tuple[str, ...], Tensor] = {}
+
+    def freeze(self) -> None:
+        """Keep the weights as they are; the same prompts are then encoded only once."""
+        self._frozen = True
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> TextEncoder:
+        """Switch to training mode, unless frozen: dropout would change what no training can mend."""
+        return super().train(mode and not self._frozen)
 
     def forward(self, prompts: list[str]) -> Tensor:
         """Encode prompts into tokens (prompts, width)."""
+        if not self._frozen:
+            return self._encode(prompts)
+        key = tuple(prompts)
+        if key not in self._encoded:
+            with torch.no_grad():
+                self._encoded[key] = self._encode(prompts)
+        return self._encoded[key]
+
+    def _encode(self, prompts: list[str]) -> Tensor:
         words = self.tokenizer(prompts, padding=True, truncation=True, return_tensors="pt")
         words = words.to(self.model.device)
         hidden = self.model(**words).last_hidden_state

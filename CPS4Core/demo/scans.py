@@ -1,0 +1,46 @@
+"""A folder of scans as a researcher has it: volumes, labels of some of them, and test scans apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from CPS4Core.cancellation import Cancellation
+from CPS4Core.events import Progress, Reporter
+from CPS4Core.files import written_aside
+from CPS4Core.phantom.data_set import TEST_SEEDS
+from CPS4Core.phantom.phantom import make_phantom
+
+TESTS = 4
+
+
+def write_scans(folder: Path, patients: int, report: Reporter, cancellation: Cancellation) -> Path:
+    """Write synthetic scans, each with its true labels, and return ``folder``.
+
+    ``images/`` and ``labels/`` are for training, ``test/images/`` and ``test/labels/`` for the test. Scans that are
+    there already are kept.
+
+    Args:
+        patients: one scan each, for training.
+
+    Raises:
+        CPS4Error: if the folder cannot be written.
+        Cancelled: if the user asked to stop.
+    """
+    jobs = [(folder, f"scan_{k + 1:02d}", k) for k in range(patients)]
+    jobs += [(folder / "test", f"test_{k + 1:02d}", TEST_SEEDS + k) for k in range(TESTS)]
+    for done, (where, name, seed) in enumerate(jobs):
+        cancellation.check()
+        image = where / "images" / f"{name}.nii.gz"
+        if not image.exists():
+            phantom = make_phantom(seed)
+            _write(phantom.labels, where / "labels" / f"{name}.nii.gz")
+            _write(phantom.image, image)
+        report(Progress(done + 1, len(jobs), "Making scans"))
+    return folder
+
+
+def _write(image: sitk.Image, path: Path) -> None:
+    with written_aside(path) as temporary:
+        sitk.WriteImage(image, str(temporary), useCompression=True, compressionLevel=1)
