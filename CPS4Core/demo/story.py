@@ -201,12 +201,12 @@ def _real(report: _Page, journey: Journey) -> None:
     report.table(pd.DataFrame(rows).T, "Against the masks: all vertebrae, all discs, and the names given.")
     image = read_image(real.image)
     grid = SliceGrid.of(image, journey.settings.input, whole=True)
-    slices = grid.to_slices(image)
-    masks = grid.labels_to_slices(_as_classes(read_volume(real.masks)))
+    slices = grid.crop(grid.to_slices(image))
+    masks = grid.crop(grid.labels_to_slices(_as_classes(read_volume(real.masks))))
     k = _fullest(masks)
     shown = {"masks (levels assumed)": masks[k]}
     for system, path in real.segmentations.items():
-        shown[system] = grid.labels_to_slices(read_labels(path, like=image))[k]
+        shown[system] = grid.crop(grid.labels_to_slices(read_labels(path, like=image)))[k]
     report.picture("real", overlay(slices[k], shown), "The real scan, its masks, and what each system says.")
 
 
@@ -230,7 +230,8 @@ def _canonical(journey: Journey, image_path: Path, labels_path: Path) -> tuple[n
     """Return slices and labels of a scan in canonical view, each (slices, AP, SI)."""
     image = read_image(image_path)
     grid = SliceGrid.of(image, journey.settings.input, whole=True)
-    return grid.to_slices(image), grid.labels_to_slices(read_labels(labels_path, like=image))
+    labels = grid.labels_to_slices(read_labels(labels_path, like=image))
+    return grid.crop(grid.to_slices(image)), grid.crop(labels)
 
 
 def _fullest(labels: np.ndarray) -> int:

@@ -69,15 +69,17 @@ def draw_panel(
     The slice is the middle one, or with ``labels`` (slices, AP, SI) the one that shows most structures.
     """
     k = len(volume.slices) // 2
+    crop = volume.grid.crop
     if labels is not None:
         k = int(np.argmax([len(np.unique(each)) for each in labels]))
     panels = []
     for text in prompts:
         _, label = mapper.prompt_for(text)
         attention, binary = mapper.slice_maps(volume, text, k)
-        truth = None if labels is None or label is None else labels[k] == label
-        panels.append(PromptPanel(text if label is None else short_name(label), attention, binary, truth))
-    return attention_panel(volume.slices[k], panels)
+        truth = None if labels is None or label is None else crop(labels[k : k + 1] == label)[0]
+        title = text if label is None else short_name(label)
+        panels.append(PromptPanel(title, crop(attention[None])[0], crop(binary[None])[0], truth))
+    return attention_panel(crop(volume.slices[k : k + 1])[0], panels)
 
 
 def _file_name(text: str) -> str:
