@@ -141,7 +141,7 @@ SMALL = Settings(
     preset="small",
     input=InputSettings(size=(80, 160), spacing_mm=2.0),
     # Rotation and elastic changes are those of the paper, in pixels of this size.
-    augment=AugmentSettings(elastic_alpha=6.0, shift=0.1, contrast_probability=0.5),
+    augment=AugmentSettings(elastic_alpha=6.0, contrast_probability=0.5),
     encoders=EncoderSettings(
         vision="vit_tiny_patch16_224",
         # 16 x 32 tokens, as in the paper
@@ -152,9 +152,17 @@ SMALL = Settings(
         centre_prompts=True,
     ),
     # The vision encoder starts from random weights: it needs a larger rate than the pretrained text encoder bears.
-    pretrain=PretrainSettings(learning_rate=5e-4, text_learning_rate=0, epochs=40, batch=8),
+    pretrain=PretrainSettings(learning_rate=5e-4, text_learning_rate=0, epochs=25, batch=8),
+    # A level deeper than its size asks for, so that the network sees how far the sacrum is; and a large rate for
+    # most of the few steps.
     train=TrainSettings(
-        widths=(12, 24, 48, 96), learning_rate=1e-3, batch=4, epochs=10, steps_per_epoch=40, validate_every=2
+        widths=(8, 16, 32, 64, 128),
+        learning_rate=5e-3,
+        rate_drops=(0.7, 0.9),
+        batch=4,
+        epochs=15,
+        steps_per_epoch=40,
+        validate_every=3,
     ),
 )
 

@@ -13,7 +13,7 @@ from CPS4Core.cancellation import Cancellation
 from CPS4Core.data.geometry import check_sagittal
 from CPS4Core.data.volumes import case_name, read_image, read_labels
 from CPS4Core.evaluation.figures import PromptPanel, attention_panel
-from CPS4Core.events import Artifact, Progress, Reporter
+from CPS4Core.events import Artifact, Finished, Progress, Reporter
 from CPS4Core.files import written_aside
 from CPS4Core.inference.attention import AttentionMapper, EncodedVolume
 from CPS4Core.inference.outputs import write_map, write_segmentation
@@ -59,6 +59,7 @@ def attend_volume(
     with written_aside(figure) as temporary:
         temporary.write_bytes(draw_panel(mapper, volume, chosen, reference_slices))
     report(Artifact("figure", str(figure)))
+    report(Finished())
 
 
 def draw_panel(

@@ -36,8 +36,6 @@ from CPS4Core.training.train import train
 
 RESULTS = Path(__file__).parent / "experiment.json"
 CASES, TEST_CASES, RATIO = 120, 8, 0.05
-STEPS = ["train.epochs=6", "train.steps_per_epoch=40"]
-"""The same number of steps for every system."""
 CPU = torch.device("cpu")
 
 # Stage 1 variants: name -> settings.
@@ -82,7 +80,7 @@ def run(folder: Path, seed: int) -> None:
     for system, (method, variant, changes, ratio) in SYSTEMS.items():
         if variant not in (None, *variants):
             continue
-        settings = load_settings("small", [*STEPS, *changes, f'train.method="{method}"', f"seed={seed}"])
+        settings = load_settings("small", [*changes, f'train.method="{method}"', f"seed={seed}"])
         print(f"seed {seed}: {system}", flush=True)
         slug = "".join(each if each.isalnum() else "-" for each in system)
         model = train(

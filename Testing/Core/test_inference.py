@@ -1,0 +1,247 @@
+"""From a volume to labels and maps: on the volume's grid, past bad cases, in every format."""
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from CPS4Core.anatomy import BY_LABEL
+from CPS4Core.cancellation import Cancellation
+from CPS4Core.errors import CPS4Error
+from CPS4Core.evaluation.evaluate import evaluate
+from CPS4Core.events import Artifact, Failed, Finished, Started, parse, silent
+from CPS4Core.inference.attention import AttentionMapper
+from CPS4Core.inference.batch import find_jobs, segment_all
+from CPS4Core.inference.outputs import segment_header, write_segmentation
+from CPS4Core.inference.segmenter import Segmenter
+from CPS4Core.inference.worker import Worker
+from CPS4Core.phantom.phantom import make_phantom
+from CPS4Core.training.pretrain import pretrain
+from CPS4Core.training.train import train
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model(data_set, tiny_settings, tmp_path_factory):
+    """Encoders and network, trained for a few steps."""
+    runs = tmp_path_factory.mktemp("runs")
+    common = {
+        "ratio": 1.0,
+        "device": CPU,
+        "report": silent,
+        "cancellation": Cancellation(),
+        "cache": runs / "cache",
+    }
+    encoders = pretrain(data_set, runs / "stage 1", tiny_settings, **common)
+    return train(data_set, runs / "stage 2", tiny_settings, encoders=encoders, **common)
+
+
+@pytest.fixture(scope="module")
+def scan(data_set):
+    return data_set / "imagesTs/test_0001_0000.nii.gz"
+
+
+def assert_on_grid_of(result, image):
+    assert result.GetSize() == image.GetSize()
+    for name in ("GetSpacing", "GetOrigin", "GetDirection"):
+        assert getattr(result, name)() == pytest.approx(getattr(image, name)(), abs=1e-6)
+
+
+def test_labels_and_maps_lie_on_the_volume(model, scan):
+    image = sitk.ReadImage(str(scan))
+    assert_on_grid_of(Segmenter(model, CPU).segment(image).labels, image)
+    mapper = AttentionMapper(model, CPU)
+    volume = mapper.encode(image)
+    for text in ("L4", "a herniated disc"):
+        found = mapper.attend(volume, text)
+        assert_on_grid_of(found.attention, image)
+        assert_on_grid_of(found.binary, image)
+        assert 0 <= found.peak <= 1
+    assert mapper.attend(volume, "L4").label == 3
+    assert mapper.attend(volume, "a herniated disc").label is None
+
+
+def test_the_stored_orientation_does_not_change_the_anatomy(model):
+    phantom = make_phantom(3)
+    segmenter = Segmenter(model, CPU)
+    plain = sitk.DICOMOrient(segmenter.segment(sitk.DICOMOrient(phantom.image, "PIR")).labels, "LPS")
+    turned = sitk.DICOMOrient(segmenter.segment(sitk.DICOMOrient(phantom.image, "SRA")).labels, "LPS")
+    assert_on_grid_of(turned, plain)
+    same = sitk.GetArrayFromImage(plain) == sitk.GetArrayFromImage(turned)
+    assert same.mean() > 0.999
+
+
+def test_too_little_memory_takes_fewer_slices_with_the_same_result(model, scan, monkeypatch):
+    image = sitk.ReadImage(str(scan))
+    expected = sitk.GetArrayFromImage(Segmenter(model, CPU).segment(image).labels)
+    segmenter = Segmenter(model, CPU)
+    plain = segmenter._logits
+
+    def logits(slices):
+        if len(slices) > 1:
+            raise torch.OutOfMemoryError
+        return plain(slices)
+
+    monkeypatch.setattr(segmenter, "_logits", logits)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(segmenter.segment(image).labels), expected)
+
+
+def test_a_folder_goes_on_past_a_bad_case(model, scan, tmp_path):
+    folder = tmp_path / "scäns with spaces"
+    folder.mkdir()
+    (folder / "a.nii.gz").write_bytes(b"not an image")
+    shutil.copy(scan, folder / "b.nii.gz")
+    events = []
+    failures = segment_all(
+        Segmenter(model, CPU),
+        find_jobs(folder, tmp_path / "out", ".nrrd"),
+        level_order=False,
+        report=events.append,
+        cancellation=Cancellation(),
+    )
+    assert [failure.path for failure in failures] == [str(folder / "a.nii.gz")]
+    assert failures[0].remedy
+    assert (tmp_path / "out/b.nrrd").is_file()
+    assert any(isinstance(event, Artifact) for event in events)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".seg.nrrd"])
+def test_every_format_keeps_labels_and_grid(suffix, data_set, tmp_path):
+    labels = sitk.ReadImage(str(data_set / "labelsTs/test_0001.nii.gz"))
+    write_segmentation(labels, tmp_path / f"labels{suffix}")
+    again = sitk.ReadImage(str(tmp_path / f"labels{suffix}"))
+    assert_on_grid_of(again, labels)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(again), sitk.GetArrayFromImage(labels))
+
+
+def test_a_slicer_segmentation_lists_its_structures_head_to_tail():
+    labels = np.zeros((4, 10, 12), np.uint8)
+    labels[1:3, 2:5, 3:9] = 3
+    labels[2, 6:8, 1:2] = 2
+    header = segment_header(labels)
+    assert (header["Segment0_Name"], header["Segment1_Name"]) == ("L4", "L5")
+    assert header["Segment0_Extent"] == "3 8 2 4 1 2"
+    assert header["Segment0_LabelValue"] == "3"
+    assert BY_LABEL[3].snomed in header["Segment0_Tags"]
+    assert "Segment2_Name" not in header
+
+
+def test_an_unknown_format_is_refused(tmp_path):
+    with pytest.raises(CPS4Error, match="format"):
+        write_segmentation(sitk.Image(2, 2, 2, sitk.sitkUInt8), tmp_path / "labels.png")
+
+
+def test_evaluation_names_a_shift_and_skips_what_does_not_fit(data_set, tmp_path):
+    truth = sitk.ReadImage(str(data_set / "labelsTs/test_0001.nii.gz"))
+    (tmp_path / "truth").mkdir()
+    (tmp_path / "found").mkdir()
+    sitk.WriteImage(truth, str(tmp_path / "truth/a.nii.gz"))
+    sitk.WriteImage(truth, str(tmp_path / "truth/b.nii.gz"))
+    sitk.WriteImage(truth, str(tmp_path / "found/a.nii.gz"))
+    sitk.WriteImage(truth[1:], str(tmp_path / "found/b.nii.gz"))
+    results = evaluate(tmp_path / "found", tmp_path / "truth", tmp_path / "tables")
+    assert results.summary()["mdice"] == 1
+    assert results.summary()["level_accuracy"] == 1
+    assert len(results.skipped) == 1
+    assert {each.name for each in (tmp_path / "tables").iterdir()} == {
+        "cases.csv",
+        "classes.csv",
+        "summary.md",
+        "summary.json",
+    }
+
+
+def serve(*requests):
+    """Return the worker's answers to requests, each a dictionary or a raw line."""
+    events = []
+    lines = [each if isinstance(each, str) else json.dumps(each) for each in requests]
+    gate = threading.Event()
+
+    def feed():
+        yield from lines
+        gate.wait(60)
+
+    def report(event):
+        events.append(event)
+        if sum(isinstance(each, (Finished, Failed)) for each in events) == len(lines):
+            gate.set()
+
+    Worker(report).serve(feed())
+    return events
+
+
+def test_the_worker_answers_and_survives_broken_requests(model, scan, tmp_path):
+    events = serve(
+        "no json",
+        {"request": "0", "do": "segment", "input": str(scan), "output": "x.nrrd"},
+        {"request": "1", "do": "load", "model": str(model), "device": "cpu"},
+        {"request": "2", "do": "dance"},
+        {"request": "3", "do": "segment", "output": "x.nrrd"},
+        {"request": "4", "do": "segment", "input": str(scan), "output": str(tmp_path / "a.seg.nrrd")},
+        {"request": "5", "do": "attend", "input": str(scan), "prompts": ["L4"], "output": str(tmp_path)},
+        {"request": "6", "do": "segment", "input": str(tmp_path / "none.nii.gz"), "output": "x.nrrd"},
+    )
+    last = {event.request: event for event in events if isinstance(event, (Finished, Failed))}
+    assert isinstance(last[None], Failed)
+    assert "No model" in last["0"].problem
+    assert isinstance(last["1"], Finished)
+    assert any(isinstance(event, Started) and event.details["card"]["stage"] == 2 for event in events)
+    assert "dance" in last["2"].problem
+    assert "input" in last["3"].problem
+    assert isinstance(last["4"], Finished)
+    assert (tmp_path / "a.seg.nrrd").is_file()
+    assert (tmp_path / "class_03_attention.nrrd").is_file()
+    assert "does not exist" in last["6"].problem
+
+
+def test_the_worker_cancels_what_waits(model, scan, tmp_path):
+    events = serve(
+        {"request": "1", "do": "load", "model": str(model), "device": "cpu"},
+        {"request": "2", "do": "segment", "input": str(scan), "output": str(tmp_path / "a.nrrd")},
+        {"request": "3", "do": "cancel"},
+    )
+    last = {event.request: event for event in events if isinstance(event, Finished)}
+    assert last["2"].cancelled
+    assert not (tmp_path / "a.nrrd").exists()
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "CPS4Core.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def test_the_command_line_segments_a_folder_and_says_what_failed(model, scan, tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    shutil.copy(scan, folder / "good.nii.gz")
+    (folder / "bad.nii.gz").write_bytes(b"")
+    done = command(
+        "segment", folder, tmp_path / "out", "--model", model, "--device", "cpu", "--suffix", ".seg.nrrd"
+    )
+    assert done.returncode == 1
+    assert "Not segmented" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "out/good.seg.nrrd").is_file()
+
+
+def test_the_command_line_writes_maps_and_a_figure(model, scan, tmp_path):
+    done = command(
+        "attend", scan, tmp_path, "--model", model, "--prompt", "L4", "--device", "cpu", "--events"
+    )
+    assert done.returncode == 0, done.stderr
+    events = [parse(line) for line in done.stdout.splitlines()]
+    assert isinstance(events[-1], Finished)
+    (figure,) = (event.path for event in events if isinstance(event, Artifact) and event.role == "figure")
+    assert Path(figure).read_bytes()[:4] == b"\x89PNG"
