@@ -1,11 +1,11 @@
-# make demo: the whole journey on synthetic spines; make test: every check.
+# make demo: the whole journey on synthetic spines; make test: every check; make bench: speed and memory.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 SAMPLE := build/sample/tptbox-1.1.0-py3-none-any.whl
 
-.PHONY: demo test clean
+.PHONY: demo test bench clean
 
 $(INSTALLED): pyproject.toml Testing/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,9 @@ test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+bench: $(INSTALLED)
+	$(BIN)/python Testing/Benchmarks/speed.py
 
 clean:
 	rm -rf build
