@@ -152,7 +152,7 @@ SMALL = Settings(
         centre_prompts=True,
     ),
     # The vision encoder starts from random weights: it needs a larger rate than the pretrained text encoder bears.
-    pretrain=PretrainSettings(learning_rate=5e-4, text_learning_rate=0, epochs=25, batch=8),
+    pretrain=PretrainSettings(learning_rate=5e-4, text_learning_rate=0, epochs=15, batch=8),
     # A level deeper than its size asks for, so that the network sees how far the sacrum is; and a large rate for
     # most of the few steps.
     train=TrainSettings(
@@ -160,9 +160,9 @@ SMALL = Settings(
         learning_rate=5e-3,
         rate_drops=(0.7, 0.9),
         batch=4,
-        epochs=15,
+        epochs=25,
         steps_per_epoch=40,
-        validate_every=3,
+        validate_every=5,
     ),
 )
 

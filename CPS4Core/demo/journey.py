@@ -27,9 +27,9 @@ from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.training.pretrain import pretrain
 from CPS4Core.training.train import train
 
-RATIO = 0.25
+RATIO = 0.5
 """Share of the patients whose labels the demo uses."""
-SYSTEMS = {"CPS4": "cps4", "mean teacher": "mean_teacher_hard"}
+SYSTEMS = {"CPS4": "cps4", "mean teacher": "mean_teacher"}
 
 
 @dataclass
