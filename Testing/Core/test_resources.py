@@ -1,0 +1,23 @@
+"""What Slicer reads is made from the one class table."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from CPS4Core.anatomy import STRUCTURES
+from CPS4Core.resources import FILES
+
+FOLDER = Path(__file__).parents[2] / "Resources"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_committed_files_are_those_the_class_table_makes(name):
+    assert (FOLDER / name).read_text(encoding="utf-8") == FILES[name]()
+
+
+def test_the_terminology_lists_every_structure_once():
+    (category,) = json.loads(FILES["CPS4.term.json"]())["SegmentationCodes"]["Category"]
+    listed = {each["3dSlicerIntegerLabel"]: each["CodeValue"] for each in category["Type"]}
+    assert listed == {each.label: each.snomed for each in STRUCTURES}
+    assert len(set(listed.values())) == len(STRUCTURES)
