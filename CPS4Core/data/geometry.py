@@ -201,6 +201,8 @@ class SliceGrid:
         classes = np.unique(np.append(best[found], BACKGROUND))
         window = scores[classes, top:bottom, left:right].astype(np.float32)
         rows, columns = self.rows.back(top, bottom), self.columns.back(left, right)
+        if not (len(rows[1]) and len(columns[1])):
+            return  # all of it lies on the empty canvas beside the volume
         plane[rows[0], columns[0]] = classes[_interpolate(window, rows, columns).argmax(0)]
 
     def _canonical(self, array: np.ndarray) -> np.ndarray:
