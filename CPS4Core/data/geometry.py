@@ -68,11 +68,12 @@ class Axis:
         """Return how canvas pixels ``first`` to ``last`` - 1 are interpolated linearly at the volume's pixels.
 
         Returns:
-            The volume's pixels that lie among them, for each the canvas pixel before it, counted from ``first``,
-            and the weight of the one after.
+            The volume's pixels that lie among them (none, if they lie beside the volume), for each the canvas pixel
+            before it, counted from ``first``, and the weight of the one after.
         """
         low = max(0, int(np.ceil(self.start + self.step * (first - 0.5))))
-        high = min(self.length, int(np.floor(self.start + self.step * (last - 0.5))) + 1)
+        # Never below low: a slice to a negative number would be pixels at the other end.
+        high = max(low, min(self.length, int(np.floor(self.start + self.step * (last - 0.5))) + 1))
         position = ((np.arange(low, high) - self.start) / self.step - first).clip(0, last - first - 1)
         before = np.minimum(position.astype(int), max(last - first - 2, 0))
         return slice(low, high), before, (position - before).astype(np.float32)
@@ -201,8 +202,6 @@ class SliceGrid:
         classes = np.unique(np.append(best[found], BACKGROUND))
         window = scores[classes, top:bottom, left:right].astype(np.float32)
         rows, columns = self.rows.back(top, bottom), self.columns.back(left, right)
-        if not (len(rows[1]) and len(columns[1])):
-            return  # all of it lies on the empty canvas beside the volume
         plane[rows[0], columns[0]] = classes[_interpolate(window, rows, columns).argmax(0)]
 
     def _canonical(self, array: np.ndarray) -> np.ndarray:

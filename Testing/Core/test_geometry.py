@@ -158,6 +158,16 @@ def test_a_small_volume_is_padded_with_zeros_and_background():
     assert not grid.labels_to_slices(labels)[:, :10].any()
 
 
+@pytest.mark.parametrize("corner", [(0, 0), (0, -1), (-1, 0), (-1, -1)])
+def test_a_structure_seen_only_beside_a_small_volume_is_left_out(corner):
+    image = sitk.GetImageFromArray(np.ones((5, 100, 60), np.int16))
+    image.SetDirection((0, 0, 1, 1, 0, 0, 0, -1, 0))
+    grid = SliceGrid.of(image, InputSettings(size=(80, 160), spacing_mm=1.0), whole=True)
+    logits = np.zeros((5, 20, 80, 160), np.float32)
+    logits[:, 3, corner[0], corner[1]] = 1
+    assert not sitk.GetArrayFromImage(grid.labels_from_slices(logits)).any()
+
+
 def test_the_paper_takes_the_centre_half_of_the_rows():
     image = sitk.Image(
         200, 128, 5, sitk.sitkFloat32
