@@ -137,8 +137,8 @@ class SliceGrid:
         return slices, rows * self.rows.step, columns * self.columns.step
 
     def crop(self, stack: np.ndarray) -> np.ndarray:
-        """Return the part of a stack (slices, AP, SI) that lies inside the volume, without the empty canvas."""
-        return stack[:, self.rows.inside][:, :, self.columns.inside]
+        """Return the part of slices (..., AP, SI) that lies inside the volume, without the empty canvas."""
+        return stack[..., self.rows.inside, :][..., self.columns.inside]
 
     def to_slices(self, image: sitk.Image) -> np.ndarray:
         """Return the standardised slices of a volume, float32, (slices, AP, SI); zero outside of it.

@@ -78,7 +78,6 @@ def run_demo(
         CPS4Error: if the output cannot be written or an encoder is missing.
         Cancelled: if the user asked to stop; the same call goes on.
     """
-
     journey = Journey(Path(output), device, load_settings("small", changes))
     tell = _without_ends(report)
     common = {"device": device, "report": tell, "cancellation": cancellation}

@@ -15,9 +15,10 @@ import SimpleITK as sitk
 import torch
 
 from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL
-from CPS4Core.data.volumes import read_image, read_labels, read_volume
+from CPS4Core.data.volumes import read_image, read_volume
 from CPS4Core.errors import CPS4Error
 from CPS4Core.files import written_aside
+from CPS4Core.inference.level_order import BONES, DISCS
 from CPS4Core.inference.outputs import write_segmentation
 from CPS4Core.inference.segmenter import Segmenter
 
@@ -50,10 +51,10 @@ def try_real_sample(wheel: Path, models: dict[str, Path], device: torch.device, 
     masks = sitk.GetArrayFromImage(read_volume(paths["masks"]))
     segmentations, scores = {}, {}
     for system, model in models.items():
-        path = folder / f"{system.replace(' ', '-')}.nii.gz"
-        write_segmentation(Segmenter(model, device).segment(image).labels, path)
-        segmentations[system] = path
-        scores[system] = compare(sitk.GetArrayFromImage(read_labels(path, like=image)), masks)
+        labels = Segmenter(model, device).segment(image).labels
+        segmentations[system] = folder / f"{system.replace(' ', '-')}.nii.gz"
+        write_segmentation(labels, segmentations[system])
+        scores[system] = compare(sitk.GetArrayFromImage(labels), masks)
     return RealResult(paths["image"], paths["masks"], segmentations, scores)
 
 
@@ -71,22 +72,18 @@ def compare(labels: np.ndarray, masks: np.ndarray) -> dict[str, float | str]:
     known = masks < FIRST_ENDPLATE
     bone = (masks > 0) & (masks < FIRST_DISC)
     disc = (masks >= FIRST_DISC) & known
-    kinds = {
-        "vertebrae, Dice": ([k for k, each in BY_LABEL.items() if each.kind != "disc"], bone),
-        "discs, Dice": ([k for k, each in BY_LABEL.items() if each.kind == "disc"], disc),
+    bones_found = np.isin(labels, list(BONES))
+    names = [_commonest_name(labels[bones_found & (masks == value)]) for value in np.unique(masks[bone])]
+    order = [BY_LABEL[label].short for label in HEAD_TO_TAIL if label in BONES]
+    return {
+        "vertebrae, Dice": _dice(bones_found & known, bone),
+        "discs, Dice": _dice(np.isin(labels, list(DISCS)) & known, disc),
+        "vertebrae named": ", ".join(names),
+        "names in order": "yes" if ",".join(names) in ",".join(order) else "no",
     }
-    scores: dict[str, float | str] = {
-        name: _dice(np.isin(labels, of_kind) & known, mask) for name, (of_kind, mask) in kinds.items()
-    }
-    names = [_best_name(labels, masks == value, kinds) for value in np.unique(masks[bone])]
-    scores["vertebrae named"] = ", ".join(names)
-    order = [BY_LABEL[k].short for k in HEAD_TO_TAIL if BY_LABEL[k].kind != "disc"]
-    scores["names in order"] = "yes" if ",".join(names) in ",".join(order) else "no"
-    return scores
 
 
-def _best_name(labels: np.ndarray, mask: np.ndarray, kinds: dict) -> str:
-    inside = labels[mask & np.isin(labels, kinds["vertebrae, Dice"][0])]
+def _commonest_name(inside: np.ndarray) -> str:
     return BY_LABEL[int(np.bincount(inside).argmax())].short if len(inside) else "not found"
 
 

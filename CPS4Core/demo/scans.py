@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import SimpleITK as sitk
-
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.events import Progress, Reporter
-from CPS4Core.files import written_aside
-from CPS4Core.phantom.data_set import TEST_SEEDS
-from CPS4Core.phantom.phantom import make_phantom
+from CPS4Core.phantom.data_set import TEST_SEEDS, write_phantom
 
 TESTS = 4
 
@@ -32,15 +28,6 @@ def write_scans(folder: Path, patients: int, report: Reporter, cancellation: Can
     jobs += [(folder / "test", f"test_{k + 1:02d}", TEST_SEEDS + k) for k in range(TESTS)]
     for done, (where, name, seed) in enumerate(jobs):
         cancellation.check()
-        image = where / "images" / f"{name}.nii.gz"
-        if not image.exists():
-            phantom = make_phantom(seed)
-            _write(phantom.labels, where / "labels" / f"{name}.nii.gz")
-            _write(phantom.image, image)
+        write_phantom(where / "images" / f"{name}.nii.gz", where / "labels" / f"{name}.nii.gz", seed)
         report(Progress(done + 1, len(jobs), "Making scans"))
     return folder
-
-
-def _write(image: sitk.Image, path: Path) -> None:
-    with written_aside(path) as temporary:
-        sitk.WriteImage(image, str(temporary), useCompression=True, compressionLevel=1)

@@ -14,7 +14,7 @@ import torch
 from CPS4Core.anatomy import HEAD_TO_TAIL, short_name
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.data.volumes import case_name, read_image, read_labels, read_volume
-from CPS4Core.evaluation.figures import curves, overlay
+from CPS4Core.evaluation.figures import curves, fullest_slice, overlay
 from CPS4Core.evaluation.report import Report
 from CPS4Core.files import written_aside
 from CPS4Core.inference.attend import draw_panel
@@ -100,7 +100,7 @@ def _data(report: _Page, journey: Journey) -> None:
     )
     for number, case in enumerate(_tests(journey)[:2], start=1):
         slices, truth = _canonical(journey, *case)
-        k = _fullest(truth)
+        k = fullest_slice(truth)
         report.picture(
             f"scan{number}", overlay(slices[k], {"truth": truth[k]}), f"{case_name(case[0])}, one slice."
         )
@@ -121,7 +121,7 @@ def _stage_1(report: _Page, journey: Journey) -> None:
     mapper = AttentionMapper(journey.encoders, journey.device)
     volume = mapper.encode(volume_image)
     truth = volume.grid.labels_to_slices(read_labels(labels, like=volume_image))
-    present = set(np.unique(truth[_fullest(truth)]).tolist())
+    present = set(np.unique(truth[fullest_slice(truth)]).tolist())
     prompts = [short_name(label) for label in HEAD_TO_TAIL if label in present]
     report.picture(
         "attention",
@@ -176,7 +176,7 @@ def _test(report: _Page, journey: Journey) -> None:
     )
     for number, (image, labels) in enumerate(_tests(journey)[:2], start=1):
         slices, truth = _canonical(journey, image, labels)
-        k = _fullest(truth)
+        k = fullest_slice(truth)
         shown = {"truth": truth[k]}
         for system in journey.models:
             path = journey.segmented(system) / image.name
@@ -203,7 +203,7 @@ def _real(report: _Page, journey: Journey) -> None:
     grid = SliceGrid.of(image, journey.settings.input, whole=True)
     slices = grid.crop(grid.to_slices(image))
     masks = grid.crop(grid.labels_to_slices(_as_classes(read_volume(real.masks))))
-    k = _fullest(masks)
+    k = fullest_slice(masks)
     shown = {"masks (levels assumed)": masks[k]}
     for system, path in real.segmentations.items():
         shown[system] = grid.crop(grid.labels_to_slices(read_labels(path, like=image)))[k]
@@ -232,11 +232,6 @@ def _canonical(journey: Journey, image_path: Path, labels_path: Path) -> tuple[n
     grid = SliceGrid.of(image, journey.settings.input, whole=True)
     labels = grid.labels_to_slices(read_labels(labels_path, like=image))
     return grid.crop(grid.to_slices(image)), grid.crop(labels)
-
-
-def _fullest(labels: np.ndarray) -> int:
-    """Return the slice with most structures; of several, the one where they cover most."""
-    return max(range(len(labels)), key=lambda k: (len(np.unique(labels[k])), (labels[k] > 0).sum()))
 
 
 def _as_classes(masks: sitk.Image) -> sitk.Image:

@@ -106,6 +106,11 @@ def overlay(image: np.ndarray, labelled: Mapping[str, np.ndarray]) -> bytes:
     return _png(figure)
 
 
+def fullest_slice(labels: np.ndarray) -> int:
+    """Return the slice of (slices, AP, SI) with most structures; of several, the one where they cover most."""
+    return max(range(len(labels)), key=lambda k: (len(np.unique(labels[k])), (labels[k] > 0).sum()))
+
+
 def curves(lines: Mapping[str, Sequence[tuple[int, float]]], title: str = "") -> bytes:
     """Return a line chart of named (step, value) sequences."""
     figure = _figure(6.4, 3.2)

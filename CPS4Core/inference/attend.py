@@ -12,7 +12,7 @@ from CPS4Core.anatomy import HEAD_TO_TAIL, short_name
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.data.geometry import check_sagittal
 from CPS4Core.data.volumes import case_name, read_image, read_labels
-from CPS4Core.evaluation.figures import PromptPanel, attention_panel
+from CPS4Core.evaluation.figures import PromptPanel, attention_panel, fullest_slice
 from CPS4Core.events import Artifact, Finished, Progress, Reporter
 from CPS4Core.files import written_aside
 from CPS4Core.inference.attention import AttentionMapper, EncodedVolume
@@ -69,18 +69,16 @@ def draw_panel(
 
     The slice is the middle one, or with ``labels`` (slices, AP, SI) the one that shows most structures.
     """
-    k = len(volume.slices) // 2
+    k = len(volume.slices) // 2 if labels is None else fullest_slice(labels)
     crop = volume.grid.crop
-    if labels is not None:
-        k = int(np.argmax([len(np.unique(each)) for each in labels]))
     panels = []
     for text in prompts:
         _, label = mapper.prompt_for(text)
         attention, binary = mapper.slice_maps(volume, text, k)
-        truth = None if labels is None or label is None else crop(labels[k : k + 1] == label)[0]
+        truth = None if labels is None or label is None else crop(labels[k] == label)
         title = text if label is None else short_name(label)
-        panels.append(PromptPanel(title, crop(attention[None])[0], crop(binary[None])[0], truth))
-    return attention_panel(crop(volume.slices[k : k + 1])[0], panels)
+        panels.append(PromptPanel(title, crop(attention), crop(binary), truth))
+    return attention_panel(crop(volume.slices[k]), panels)
 
 
 def _file_name(text: str) -> str:

@@ -52,21 +52,32 @@ def write_phantom_data_set(
         if cancellation is not None:
             cancellation.check()
         name = f"{'case' if part == 'Tr' else 'test'}_{number + 1:04d}"
-        _write_case(folder, part, name, case_seed, with_labels, options)
+        label_path = folder / f"labels{part}" / f"{name}.nii.gz" if with_labels else None
+        write_phantom(folder / f"images{part}" / f"{name}{CHANNEL}.nii.gz", label_path, case_seed, options)
         report(Progress(done + 1, len(jobs), "Making phantoms"))
     write_description(folder, "CPS4 phantom", cases, description=DESCRIPTION)
     return folder
 
 
-def _write_case(
-    folder: Path, part: str, name: str, seed: int, with_labels: bool, options: PhantomOptions | None
+def write_phantom(
+    image_path: Path, label_path: Path | None, seed: int, options: PhantomOptions | None = None
 ) -> None:
-    image_path = folder / f"images{part}" / f"{name}{CHANNEL}.nii.gz"
+    """Write one phantom, its labels first; one whose image is there already is kept.
+
+    Args:
+        image_path: of the scan.
+        label_path: of its labels; they are not written if None.
+        seed: identifies the patient and the scan.
+        options: what may vary; the defaults if None.
+
+    Raises:
+        CPS4Error: if a folder cannot be written.
+    """
     if image_path.is_file():
         return
     phantom = make_phantom(seed, options)
-    if with_labels:
-        _write(phantom.labels, folder / f"labels{part}" / f"{name}.nii.gz")
+    if label_path is not None:
+        _write(phantom.labels, label_path)
     _write(phantom.image, image_path)
 
 
