@@ -54,7 +54,7 @@ def test_the_modules_that_slicer_shares_import_fast_and_without_the_engine():
     code = "import sys; import CPS4Core.anatomy, CPS4Core.events, CPS4Core.errors; print(*sys.modules)"
     start = time.perf_counter()
     loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
     ).stdout.split()
     assert time.perf_counter() - start < 5  # a bound that only a heavy import breaks, on a busy machine too
     assert not {"torch", "numpy", "pydantic", "SimpleITK", "transformers"} & set(loaded)

@@ -123,15 +123,18 @@ def test_obliques_odd_sizes_and_spacings(turn, orientation, spacing, size, input
     direction = Rotation.from_euler("xyz", turn, degrees=True).as_matrix() @ ORIENTATIONS[orientation]
     _, labels = make_volume(direction, spacing, size)
     grid = SliceGrid.of(labels, input_settings, whole=True)
-    back = grid.labels_from_slices(one_hot(grid.labels_to_slices(labels)))
+    slices = grid.labels_to_slices(labels)
+    back = grid.labels_from_slices(one_hot(slices))
     np.testing.assert_allclose(back.GetDirection(), labels.GetDirection(), atol=1e-6)
     truth, found = (sitk.GetArrayViewFromImage(each) for each in (labels, back))
     inside = found != 0
+    # The paper's canvas leaves out the front and the back of the volume: only what it covers can come back.
+    covered = labels * sitk.Cast(grid.map_from_slices(np.ones(slices.shape)) > 0, labels.GetPixelID())
     for label, *_ in BOXES:
-        if (truth == label).sum() > 200 and (found == label).sum() > 0.9 * (truth == label).sum():
+        if (sitk.GetArrayViewFromImage(covered) == label).sum() > 200:
             # An edge along the pixels may move by half a pixel of the canvas and half a voxel.
             edge = (max(grid.spacing_mm[1:]) + max(spacing[1:])) / 2
-            np.testing.assert_allclose(centroid(back, label), centroid(labels, label), atol=edge)
+            np.testing.assert_allclose(centroid(back, label), centroid(covered, label), atol=edge)
     # Nothing lands where there was nothing, but for a rim of interpolation.
     assert (truth[inside] == found[inside]).mean() > 0.85
 

@@ -217,7 +217,7 @@ def command(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "CPS4Core.cli", *map(str, arguments)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=240,
     )
 

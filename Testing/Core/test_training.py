@@ -222,7 +222,7 @@ def test_kill_and_the_same_command_end_in_the_same_bits(
 def test_a_polite_stop_takes_seconds_and_leaves_a_checkpoint(how, data_set, tiny_settings, cache, tmp_path):
     run = train_command(data_set, tmp_path / "run", tiny_settings, cache)
     process = subprocess.Popen(
-        run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8"
     )
     wait_for((tmp_path / "run/checkpoint.safetensors").exists, process)
     start = time.monotonic()
@@ -251,7 +251,12 @@ def test_two_processes_train_as_one(data_set, tiny_settings, cache, stage_1, tmp
         launch = ["torch.distributed.run", "--standalone", f"--nproc_per_node={count}", *script]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
         done = subprocess.run(
-            [sys.executable, "-m", *launch], capture_output=True, text=True, env=environment, timeout=240
+            [sys.executable, "-m", *launch],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            timeout=240,
         )
         assert done.returncode == 0, done.stderr[-3000:]
         losses[count] = [read_curves(output / stage)["total"] for stage in ("stage1", "stage2")]
