@@ -25,8 +25,18 @@ def oracle_labels(labels: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     Returns:
         Labels, uint8, the same shape.
     """
+    return _merged(oracle_attention(labels, grid), labels.shape[-2:], least_peak=0.0)
+
+
+def oracle_attention(labels: np.ndarray, grid: tuple[int, int]) -> torch.Tensor:
+    """Return perfect attention: each class's share of every patch, float32, (slices, classes, h, w).
+
+    Args:
+        labels: true labels of a case on the canvas, (slices, AP, SI).
+        grid: (h, w) of the attention map.
+    """
     truth = F.one_hot(torch.from_numpy(labels.astype(np.int64)), NUM_CLASSES).movedim(-1, 1).float()
-    return _merged(F.adaptive_avg_pool2d(truth, grid), labels.shape[-2:], least_peak=0.0)
+    return F.adaptive_avg_pool2d(truth, grid)
 
 
 @torch.inference_mode()
