@@ -24,11 +24,14 @@ class Event:
     request: str | None = field(default=None, kw_only=True)
 
     def to_json(self) -> str:
-        """Return the event as one line of JSON, ``{"event": KIND, ...}``, without the line end."""
+        """Return the event as one line of JSON, ``{"event": KIND, ...}``, in ASCII, without the line end.
+
+        ASCII, because a line may reach its reader in pieces, cut within a letter.
+        """
         values = {
             name: value for name, value in asdict(self).items() if name != "request" or value is not None
         }
-        return json.dumps({"event": self.kind, **values}, ensure_ascii=False)
+        return json.dumps({"event": self.kind, **values})
 
 
 @dataclass(frozen=True)

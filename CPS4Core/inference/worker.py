@@ -3,8 +3,9 @@
     {"request": "1", "do": "load", "model": "run/model", "device": "auto"}
     {"request": "2", "do": "segment", "input": "scan.nii.gz", "output": "labels.seg.nrrd", "level_order": false}
     {"request": "3", "do": "attend", "input": "scan.nii.gz", "prompts": ["L4", "a herniated disc"], "output": "maps"}
-    {"request": "4", "do": "cancel"}
-    {"request": "5", "do": "shutdown"}
+    {"request": "4", "do": "figure", "input": "scan.nii.gz", "prompts": ["L4"], "output": "figure.png"}
+    {"request": "5", "do": "cancel"}
+    {"request": "6", "do": "shutdown"}
 
 Every answer is an event that carries its ``request``; ``finished`` or ``failed`` is the last one. Requests wait in
 line, except ``cancel``, which stops the running one and those that wait. The model and the last volume stay in
@@ -27,6 +28,8 @@ from CPS4Core.data.geometry import check_sagittal
 from CPS4Core.data.volumes import read_image
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Artifact, Event, Failed, Finished, Progress, Reporter, Started
+from CPS4Core.files import written_aside
+from CPS4Core.inference.attend import draw_panel
 from CPS4Core.inference.attention import AttentionMapper, EncodedVolume
 from CPS4Core.inference.batch import Job, segment_one
 from CPS4Core.inference.outputs import write_map, write_segmentation
@@ -100,6 +103,7 @@ class Worker:
             "load": self._load,
             "segment": self._segment,
             "attend": self._attend,
+            "figure": self._figure,
         }
 
         def report(event: Event) -> None:
@@ -158,6 +162,14 @@ class Worker:
                 Artifact("attention", str(folder / f"{stem}_attention.nrrd"), {**details, "binary": binary})
             )
             report(Progress(number + 1, len(prompts), "Attention maps"))
+
+    def _figure(self, request: dict[str, Any], report: Reporter) -> None:
+        mapper = self._warm_mapper()
+        volume = self._encoded(mapper, Path(request["input"]))
+        path = Path(request["output"])
+        with written_aside(path) as temporary:
+            temporary.write_bytes(draw_panel(mapper, volume, list(request["prompts"])))
+        report(Artifact("figure", str(path)))
 
     def _warm_segmenter(self, report: Reporter) -> Segmenter:
         if self._segmenter is None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,18 @@ def slicer_harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[A
     if not request.node.stash.get(FAILED, False):
         assert not harness.leaks, f"left behind: {harness.leaks}"
         assert not harness.dialogs.unused_answers, f"never asked: {harness.dialogs.unused_answers}"
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with phantoms (`data`), their runs (`stage 1`, `stage 2`) and a model that finds structures.
+
+    Made in a process of its own: Slicer's must never load torch.
+    """
+    folder = tmp_path_factory.mktemp("modèle entraîné")
+    script = Path(__file__).parents[1] / "small_models.py"
+    subprocess.run([sys.executable, str(script), str(folder)], check=True, capture_output=True)
+    return folder
 
 
 @pytest.fixture

@@ -121,6 +121,8 @@ def _refuse_unknown_attributes(cls: type) -> None:
             self.setProperty(name, value)
         elif _is_written_in_python(type(self)):
             _plain_setattr(self, name, value)
+        elif _is_own_widget(self, name, value):
+            pass  # PySide6's QUiLoader offers every widget of a .ui file as an attribute of its root
         else:
             raise AttributeError(f"{type(self).__name__} has no property '{name}'")
 
@@ -130,6 +132,10 @@ def _refuse_unknown_attributes(cls: type) -> None:
 def _is_bound_signal(value: Any) -> bool:
     """PySide6 itself keeps a bound signal with its object."""
     return isinstance(value, QtCore.SignalInstance)
+
+
+def _is_own_widget(root: QtCore.QObject, name: str, value: Any) -> bool:
+    return isinstance(value, QtWidgets.QWidget) and value.objectName == name and root.isAncestorOf(value)
 
 
 def _owner(cls: type, name: str) -> type:

@@ -1,0 +1,23 @@
+"""The parts of the module: one file a panel, and what the panels share.
+
+Importing it makes the light modules of the engine (``CPS4Core.anatomy``, ``events``, ``errors``) importable. An
+installed extension has ``CPS4Core`` beside this folder; a plain checkout has it one folder up.
+"""
+
+import sys
+from pathlib import Path
+
+_MODULE_FOLDER = Path(__file__).resolve().parents[1]
+
+ENGINE_FOLDER = next(
+    (
+        folder
+        for folder in (_MODULE_FOLDER, _MODULE_FOLDER.parent)
+        if (folder / "CPS4Core" / "anatomy.py").is_file()
+    ),
+    _MODULE_FOLDER,
+)
+"""The folder that holds ``CPS4Core``."""
+
+if str(ENGINE_FOLDER) not in sys.path:
+    sys.path.append(str(ENGINE_FOLDER))

@@ -1,0 +1,95 @@
+"""What the panels share: the worker, the private folder, the model in use and the log."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+
+from CPS4Core.errors import CPS4Error
+from CPS4Core.events import Failed
+from CPS4SegmentationLib.model_card import read_card
+from CPS4SegmentationLib.parameters import Parameters
+from CPS4SegmentationLib.settings import setting
+from CPS4SegmentationLib.volumes import VolumeFiles
+from CPS4SegmentationLib.worker import WorkerClient
+
+MOST_LINES = 2000
+"""Lines of the log that are kept."""
+
+
+class CPS4SegmentationLogic(ScriptedLoadableModuleLogic):
+    """Starts the engine, hands it volumes, and keeps what it says. Needs no widget."""
+
+    def __init__(self):
+        ScriptedLoadableModuleLogic.__init__(self)
+        self.folder = Path(tempfile.mkdtemp(prefix="cps4-", dir=slicer.app.temporaryPath))
+        self.worker = WorkerClient(self.log)
+        self.volumes = VolumeFiles(self.folder)
+        self.lines: list[str] = []
+        self.on_line: Callable[[str], None] = lambda line: None
+
+    def getParameterNode(self) -> Parameters:
+        """Return the parameters of the scene."""
+        return Parameters(ScriptedLoadableModuleLogic.getParameterNode(self))
+
+    @property
+    def model(self) -> Path | None:
+        """The model folder in use, None if none is chosen."""
+        chosen = setting("ModelFolder")
+        return Path(chosen) if chosen else None
+
+    @property
+    def device(self) -> str:
+        """Where to compute: ``auto``, ``cuda``, ``mps`` or ``cpu``."""
+        return setting("Device") or "auto"
+
+    def checked_model(self, needs: Callable[[dict], bool], otherwise: str) -> Path:
+        """Return the model folder in use if it can do what is needed.
+
+        Args:
+            needs: tells from the card whether it can.
+            otherwise: what is wrong if it cannot.
+
+        Raises:
+            CPS4Error: if no model is chosen, or it cannot.
+        """
+        if self.model is None:
+            raise CPS4Error(
+                _("There is no model."), _("Choose a model folder under Segment, or train one under Train.")
+            )
+        if not needs(read_card(self.model)):
+            raise CPS4Error(otherwise, _("Choose a model of stage 2 that was trained with CPS4."), self.model)
+        return self.model
+
+    def new_folder(self, name: str) -> Path:
+        """Return a new empty folder inside the private one."""
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
+
+    def log(self, line: str) -> None:
+        """Keep a line for the log panel."""
+        self.lines.append(f"{datetime.now():%H:%M:%S}  {line}")
+        del self.lines[:-MOST_LINES]
+        self.on_line(self.lines[-1])
+
+    def close(self) -> None:
+        """End the worker and remove the private folder."""
+        self.worker.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def in_words(event: Failed | CPS4Error) -> str:
+    """Return an error as the user reads it: what is wrong, and the next step."""
+    return f"{event.problem} {event.remedy}"
+
+
+def show_error(error: Failed | CPS4Error, log: Callable[[str], None]) -> None:
+    """Show an error in words; the file that it concerns goes to the log."""
+    log(f"{in_words(error)}" + (f" [{error.path}]" if error.path else ""))
+    slicer.util.errorDisplay(in_words(error), windowTitle=_("CPS4"))

@@ -1,0 +1,53 @@
+"""What every panel has: its widget, the logic, the scene's parameters, and a line that says what happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import slicer
+
+from CPS4SegmentationLib.logic import CPS4SegmentationLogic
+from CPS4SegmentationLib.parameters import Parameters
+
+
+class Panel:
+    """One tab of the module.
+
+    Args:
+        widget: the panel as its ``.ui`` file describes it.
+        logic: shared by all panels.
+    """
+
+    ui_file = ""
+
+    def __init__(self, widget: Any, logic: CPS4SegmentationLogic):
+        self.widget = widget
+        self.ui = slicer.util.childWidgetVariables(widget)
+        self.logic = logic
+        self.parameters: Parameters | None = None
+        self._gui_tag: int | None = None
+        self.changed: Callable[[], None] = lambda: None
+        """Called when the volume, the model or the segmentation changed, so that other panels can follow."""
+
+    def use_scene(self, parameters: Parameters) -> None:
+        """Take the parameters of the scene, and keep them and the widgets equal."""
+        self.parameters = parameters
+        self._gui_tag = parameters.connectGui(self.ui)
+        self.refresh()
+
+    def forget_scene(self) -> None:
+        """Let go of the scene's parameters."""
+        if self.parameters is not None:
+            self.parameters.disconnectGui(self._gui_tag)
+            self.parameters, self._gui_tag = None, None
+
+    def refresh(self) -> None:
+        """Enable what can be done now; called whenever something that panels share has changed."""
+
+    def close(self) -> None:
+        """The module is unloaded: stop what runs."""
+
+    def say(self, text: str) -> None:
+        """Show one line on what happens."""
+        self.ui.statusLabel.text = text

@@ -1,0 +1,252 @@
+"""The panel Segment: an MR volume in, named and coloured structures out."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from CPS4Core.errors import CPS4Error
+from CPS4Core.events import Artifact, Event, Failed, Finished, Progress, Warned
+from CPS4SegmentationLib.logic import CPS4SegmentationLogic, in_words, show_error
+from CPS4SegmentationLib.model_card import can_segment, describe, read_card
+from CPS4SegmentationLib.panel import Panel
+from CPS4SegmentationLib.progress import ProgressDisplay
+from CPS4SegmentationLib.segmentations import (
+    is_edited,
+    load_result,
+    replace_content,
+    result_of,
+    show_surfaces,
+)
+from CPS4SegmentationLib.settings import remember, setting
+from CPS4SegmentationLib.volumes import check_volume
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
+
+
+class SegmentPanel(Panel):
+    """Chooses volume and model, and runs segmentations one after the other."""
+
+    ui_file = "SegmentPanel.ui"
+
+    def __init__(self, widget: Any, logic: CPS4SegmentationLogic):
+        super().__init__(widget, logic)
+        self._progress = ProgressDisplay(self.ui.progressBar)
+        self._waiting: deque[str] = deque()
+        self._running: str | None = None
+        names = (_("Automatic"), _("Graphics card (CUDA)"), _("Graphics (Apple)"), _("Processor"))
+        for device, name in zip(DEVICES, names, strict=True):
+            self.ui.deviceBox.addItem(name, device)
+        self.ui.deviceBox.currentIndex = max(0, self.ui.deviceBox.findData(logic.device))
+        self.ui.modelEdit.currentPath = setting("ModelFolder")
+        self.ui.deviceBox.connect("currentIndexChanged(int)", self._on_device)
+        self.ui.modelEdit.connect("currentPathChanged(QString)", self._on_model)
+        self.ui.segmentButton.connect("clicked()", self.segment_chosen)
+        self.ui.segmentAllButton.connect("clicked()", self.segment_all)
+        self.ui.cancelButton.connect("clicked()", self.cancel)
+        self.ui.show3DButton.connect("toggled(bool)", self._on_show_3d)
+        self.ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_segmentation)
+        self.ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_input)
+        self._show_card()
+
+    def use_model(self, folder: Path) -> None:
+        """Choose a model, as the panel Train does when it is done."""
+        self.ui.modelEdit.currentPath = str(folder)
+
+    def segment_chosen(self) -> None:
+        """Segment the chosen volume, or put it in line."""
+        self._enqueue([self.ui.inputSelector.currentNode()])
+
+    def segment_all(self) -> None:
+        """Segment every MR volume of the scene that is no map of ours."""
+        self._enqueue(self._all_volumes())
+
+    def cancel(self) -> None:
+        """Stop the running segmentation and forget those that wait."""
+        self._waiting.clear()
+        self.logic.worker.cancel()
+        self.say(_("Stopping..."))
+
+    def forget_scene(self) -> None:
+        """The scene closes: nothing that runs may write into the next one."""
+        super().forget_scene()
+        if self._running is not None:
+            self.logic.worker.cancel()
+        self._waiting.clear()
+        self._running = None
+        self._progress.reset()
+        self.say("")
+
+    def refresh(self) -> None:
+        """Enable what can be done now."""
+        ready = self.parameters is not None and self.logic.model is not None
+        self.ui.segmentButton.enabled = ready and self.ui.inputSelector.currentNode() is not None
+        self.ui.segmentAllButton.enabled = ready and len(self._all_volumes()) > 1
+        self.ui.cancelButton.enabled = self._running is not None
+        self.ui.show3DButton.enabled = self.ui.segmentationSelector.currentNode() is not None
+
+    def _all_volumes(self) -> list[slicer.vtkMRMLScalarVolumeNode]:
+        nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        ours = self.parameters and self.parameters.attentionVolume
+        return [
+            node
+            for node in nodes
+            if node is not ours
+            and not node.IsA("vtkMRMLLabelMapVolumeNode")
+            and not node.GetHideFromEditors()
+        ]
+
+    def _enqueue(self, volumes: list[slicer.vtkMRMLScalarVolumeNode | None]) -> None:
+        try:
+            self.logic.checked_model(can_segment, _("The model cannot segment: its stage 2 is not trained."))
+            if len(volumes) == 1:
+                check_volume(volumes[0])
+        except CPS4Error as error:
+            show_error(error, self.logic.log)
+            return
+        busy = {self._running, *self._waiting}
+        self._waiting.extend(volume.GetID() for volume in volumes if volume.GetID() not in busy)
+        if self._running is None:
+            self._next()
+        self._say_running()
+
+    def _next(self) -> None:
+        """Start the next segmentation in line; a volume that cannot be handed over is told and left out."""
+        self._running = None
+        self._progress.reset()
+        while self._waiting and self._running is None:
+            volume = slicer.mrmlScene.GetNodeByID(self._waiting.popleft())
+            if volume is None:
+                continue
+            try:
+                self._start(volume)
+            except CPS4Error as error:
+                show_error(error, self.logic.log)
+        self.refresh()
+
+    def _start(self, volume: slicer.vtkMRMLScalarVolumeNode) -> None:
+        model = self.logic.checked_model(
+            can_segment, _("The model cannot segment: its stage 2 is not trained.")
+        )
+        source = self.logic.volumes.path_of(volume)
+        target = self.logic.new_folder("segmentation") / "result.seg.nrrd"
+        self._running = volume.GetID()
+        self._progress.start(_("Starting"))
+        job = volume.GetID()
+        self.logic.worker.segment(
+            model,
+            self.logic.device,
+            source,
+            target,
+            self.parameters.levelOrder,
+            lambda event: self._on_event(job, event),
+        )
+
+    def _on_event(self, job: str, event: Event) -> None:
+        if job != self._running:
+            return  # of a scene that was closed meanwhile
+        if isinstance(event, Progress):
+            self._progress.show(Progress(event.done, event.total, _("Segmenting"), event.seconds_left))
+        elif isinstance(event, Warned):
+            self.logic.log(event.message)
+            self.say(event.message)
+        elif isinstance(event, Artifact):
+            self._take_result(job, event)
+        elif isinstance(event, Failed):
+            self.say(in_words(event))
+            self._next()
+            show_error(event, self.logic.log)
+        elif isinstance(event, Finished):
+            if event.cancelled:
+                self.say(_("Stopped. Nothing was changed."))
+            self._next()
+
+    def _take_result(self, job: str, event: Artifact) -> None:
+        volume = slicer.mrmlScene.GetNodeByID(job)
+        if volume is None:
+            self.say(_("The volume was removed meanwhile; its result is dropped."))
+            return
+        try:
+            node = load_result(Path(event.path), volume, event.details.get("confidence", {}))
+        except CPS4Error as error:
+            show_error(error, self.logic.log)
+            return
+        previous = result_of(volume, besides=node)
+        if previous is not None and self._may_replace(previous):
+            node = replace_content(previous, node)
+        self.parameters.segmentation = node
+        if self.ui.show3DButton.checked:
+            show_surfaces(node, True)
+        count = node.GetSegmentation().GetNumberOfSegments()
+        self.say(
+            _("{volume}: {count} structures found. Review tells which to look at first.").format(
+                volume=volume.GetName(), count=count
+            )
+            if count
+            else _("{volume}: no structure found. Is it a sagittal spine MR?").format(volume=volume.GetName())
+        )
+
+    def _may_replace(self, previous: slicer.vtkMRMLSegmentationNode) -> bool:
+        """Whether the new result may take the place of an earlier one; asked only if somebody edited that."""
+        return not is_edited(previous) or slicer.util.confirmYesNoDisplay(
+            _("{name} was edited. Replace it with the new result? No keeps both.").format(
+                name=previous.GetName()
+            ),
+            windowTitle=_("CPS4"),
+        )
+
+    def _say_running(self) -> None:
+        if self._running is not None:
+            name = slicer.mrmlScene.GetNodeByID(self._running).GetName()
+            more = len(self._waiting)
+            waits = _(" {count} more in line.").format(count=more) if more else ""
+            self.say(_("Segmenting {name}.").format(name=name) + waits)
+        self.refresh()
+
+    def _on_device(self, index: int) -> None:
+        remember("Device", self.ui.deviceBox.itemData(index))
+
+    def _on_model(self, path: str) -> None:
+        remember("ModelFolder", path)
+        self._show_card()
+        self.refresh()
+        self.changed()
+
+    def _show_card(self) -> None:
+        if self.logic.model is None:
+            self.ui.cardLabel.text = _("Choose a model folder: `model` in a training run.")
+            return
+        try:
+            self.ui.cardLabel.text = describe(read_card(self.logic.model))
+        except CPS4Error as error:
+            self.ui.cardLabel.text = in_words(error)
+
+    def _on_input(self, node: Any) -> None:
+        self.refresh()
+        self.changed()
+
+    def _on_segmentation(self, node: Any) -> None:
+        self.ui.segmentsTable.setSegmentationNode(node)
+        self.ui.show3DButton.checked = bool(node and node.GetDisplayNode() and _has_surface(node))
+        self.refresh()
+        self.changed()
+
+    def _on_show_3d(self, shown: bool) -> None:
+        node = self.ui.segmentationSelector.currentNode()
+        if node is None or _has_surface(node) == shown:
+            return
+        with slicer.util.WaitCursor():
+            show_surfaces(node, shown)
+        if shown:
+            slicer.app.layoutManager().resetThreeDViews()
+
+
+def _has_surface(node: slicer.vtkMRMLSegmentationNode) -> bool:
+    name = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+    return bool(node.GetDisplayNode().GetVisibility3D()) and node.GetSegmentation().ContainsRepresentation(
+        name
+    )

@@ -1,0 +1,58 @@
+"""The CPS4 module as a user drives it: opened, a phantom loaded, buttons pressed."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+MODULE = Path(__file__).parents[2] / "CPS4Segmentation" / "CPS4Segmentation.py"
+SECONDS = 120
+"""How long a job of the small model may take on a busy machine."""
+
+
+class Module:
+    """The opened module.
+
+    Args:
+        harness: the fixture `slicer_harness`.
+        trained: the fixture `trained`.
+    """
+
+    def __init__(self, harness: Any, trained: Path):
+        self.harness = harness
+        self.slicer = harness.slicer
+        self.trained = trained
+        self.model = trained / "stage 2" / "model"
+        self.scan = trained / "data" / "imagesTs" / "test_0001_0000.nii.gz"
+        self.truth = trained / "data" / "labelsTs" / "test_0001.nii.gz"
+        import qt
+
+        qt.QSettings().setValue("CPS4/EnginePython", sys.executable)
+        self.widget = harness.open_module(MODULE)
+
+    def panel(self, name: str) -> Any:
+        """A panel, such as `segment`, shown."""
+        panel = getattr(self.widget, name)
+        self.widget.tabs.setCurrentWidget(panel.widget)
+        self.harness.process_events()
+        return panel
+
+    def choose_model(self, folder: Path | None = None) -> None:
+        self.widget.segment.ui.modelEdit.currentPath = str(folder or self.model)
+
+    def load(self, path: Path | None = None, name: str = "mr") -> Any:
+        volume = self.slicer.util.loadVolume(str(path or self.scan), {"name": name})
+        self.widget.segment.ui.inputSelector.setCurrentNode(volume)
+        self.harness.process_events()
+        return volume
+
+    def segment(self, volume: Any = None) -> Any:
+        """Press Segment, wait, and return the segmentation."""
+        panel = self.panel("segment")
+        if volume is not None:
+            panel.ui.inputSelector.setCurrentNode(volume)
+        panel.ui.segmentButton.click()
+        self.wait(lambda: not panel.ui.cancelButton.enabled)
+        return panel.ui.segmentationSelector.currentNode()
+
+    def wait(self, condition: Any, seconds: float = SECONDS) -> None:
+        self.harness.wait_until(condition, seconds)

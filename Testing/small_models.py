@@ -1,0 +1,95 @@
+"""Small models and settings that tests train in seconds; the code path is that of the presets.
+
+As a script, it trains a model that finds structures in small phantoms, for the tests of the Slicer module:
+
+    python Testing/small_models.py FOLDER
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+from transformers import BertConfig, BertModel, BertTokenizerFast
+
+from CPS4Core.anatomy import class_prompts
+from CPS4Core.cancellation import Cancellation
+from CPS4Core.config import Settings, load_settings
+from CPS4Core.events import silent
+from CPS4Core.phantom.data_set import write_phantom_data_set
+from CPS4Core.phantom.phantom import PhantomOptions
+from CPS4Core.training.pretrain import pretrain
+from CPS4Core.training.train import train
+
+TINY_PHANTOMS = PhantomOptions(slices=(3, 4), pixel_mm=(2.6, 3.2), field_of_view_mm=(270, 300))
+
+
+def write_text_model(folder: Path) -> Path:
+    """Write a random BERT of small widths, with a tokenizer that knows the words of the class prompts."""
+    words = sorted({word for prompt in class_prompts() for word in prompt.rstrip(".").lower().split()})
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *words]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    BertModel(config).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def tiny_changes(text_model: Path) -> list[str]:
+    """Return the changes to the preset ``small`` whose training steps take milliseconds."""
+    return [
+        "input.size=[32, 64]",
+        "input.spacing_mm=4.5",
+        f"encoders.text={text_model}",
+        'encoders.vision_options={"patch_size": 8, "depth": 1, "embed_dim": 16, "num_heads": 2}',
+        "encoders.dimension=8",
+        "pretrain.epochs=3",
+        "pretrain.batch=4",
+        "train.widths=[4, 8]",
+        "train.batch=2",
+        "train.epochs=3",
+        "train.steps_per_epoch=4",
+        "train.validate_every=1",
+        "checkpoint_minutes=0",
+    ]
+
+
+def tiny_settings(text_model: Path) -> Settings:
+    """Return the settings whose training steps take milliseconds."""
+    return load_settings("small", tiny_changes(text_model))
+
+
+def train_finding_model(folder: Path) -> Path:
+    """Train a model, small but good enough to find vertebrae in small phantoms, and return its folder."""
+    text = write_text_model(folder / "text model")
+    data = write_phantom_data_set(folder / "data", 8, test_cases=1, labelled=6, options=TINY_PHANTOMS)
+    changes = [
+        *tiny_changes(text),
+        "train.widths=[8, 16, 32]",
+        "train.learning_rate=0.01",
+        "train.epochs=4",
+        "train.steps_per_epoch=50",
+        "train.text_weight=0",
+    ]
+    settings = load_settings("small", changes)
+    common = {"ratio": 1.0, "device": torch.device("cpu"), "report": silent, "cancellation": Cancellation()}
+    encoders = pretrain(data, folder / "stage 1", settings, **common)
+    return train(data, folder / "stage 2", settings, encoders=encoders, **common)
+
+
+if __name__ == "__main__":
+    print(train_finding_model(Path(sys.argv[1])))
