@@ -143,6 +143,20 @@ HEAD_TO_TAIL: tuple[int, ...] = (10, 19, 9, 18, 8, 17, 7, 16, 6, 15, 5, 14, 4, 1
 """Labels from the highest structure, T9, to the lowest, the sacrum: vertebrae and discs alternate."""
 
 
+TERMINOLOGY = "Segmentation category and type - CPS4"
+"""Name of the terminology in ``Resources/CPS4.term.json``."""
+ANATOMICAL_STRUCTURE = "SCT^123037004^Anatomical Structure"
+
+
+def terminology_entry(structure: Structure | None) -> str:
+    """Return the terminology of a structure as Slicer serialises it: context, category, type, modifier, region.
+
+    None, for a structure that is not in the class table, gives the category alone.
+    """
+    kind = ANATOMICAL_STRUCTURE if structure is None else f"SCT^{structure.snomed}^{structure.snomed_meaning}"
+    return f"{TERMINOLOGY}~{ANATOMICAL_STRUCTURE}~{kind}~^^~Anatomic codes - DICOM master list~^^~^^"
+
+
 def class_name(label: int) -> str:
     """Return the full name of ``label`` (0 is the background), as the class prompt spells it."""
     return "Background" if label == BACKGROUND else BY_LABEL[label].name

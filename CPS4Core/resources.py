@@ -9,8 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL
-from CPS4Core.inference.outputs import TERMINOLOGY
+from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL, TERMINOLOGY
 
 
 def color_table() -> str:

@@ -3,15 +3,6 @@
 import qt
 import slicer
 import vtk
-from slicer.i18n import tr as _
-from slicer.i18n import translate
-from slicer.ScriptedLoadableModule import (
-    ScriptedLoadableModule,
-    ScriptedLoadableModuleTest,
-    ScriptedLoadableModuleWidget,
-)
-from slicer.util import VTKObservationMixin
-
 from CPS4SegmentationLib.attention_panel import AttentionPanel
 from CPS4SegmentationLib.logic import CPS4SegmentationLogic
 from CPS4SegmentationLib.review_panel import ReviewPanel
@@ -20,6 +11,14 @@ from CPS4SegmentationLib.self_test import run_self_test
 from CPS4SegmentationLib.settings_panel import SettingsPanel
 from CPS4SegmentationLib.startup import load_terminology
 from CPS4SegmentationLib.train_panel import TrainPanel
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
 
 
 class CPS4Segmentation(ScriptedLoadableModule):
@@ -63,6 +62,7 @@ class CPS4SegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.train = self._add_panel(TrainPanel, _("Train"))
         self.settings = self._add_panel(SettingsPanel, _("Settings"))
         self.train.model_trained = self.segment.use_model
+        self.tabs.connect("currentChanged(int)", self._refresh)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndClose)
@@ -78,8 +78,9 @@ class CPS4SegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.logic.close()
 
     def enter(self):
-        """The user opens the module."""
+        """The user opens the module, maybe after editing elsewhere."""
         self.initializeParameterNode()
+        self._refresh()
 
     def exit(self):
         """The user leaves the module; jobs go on."""

@@ -12,13 +12,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL, Structure
+from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL, Structure, terminology_entry
 from CPS4Core.errors import CPS4Error
 from CPS4Core.files import as_user_error, written_aside
 
 SEGMENTATION_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha")
-TERMINOLOGY = "Segmentation category and type - CPS4"
-ANATOMICAL_STRUCTURE = "SCT^123037004^Anatomical Structure"
 
 
 def write_segmentation(labels: sitk.Image, path: str | Path) -> None:
@@ -84,12 +82,6 @@ def _segment_fields(structure: Structure, labels: np.ndarray) -> dict[str, str]:
         "Extent": " ".join(f"{low} {high}" for low, high in reversed(ranges)),
         "Tags": f"TerminologyEntry:{terminology_entry(structure)}|",
     }
-
-
-def terminology_entry(structure: Structure) -> str:
-    """Return the structure's terminology as Slicer serialises it: context, category, type, modifier, region."""
-    kind = f"SCT^{structure.snomed}^{structure.snomed_meaning}"
-    return f"{TERMINOLOGY}~{ANATOMICAL_STRUCTURE}~{kind}~^^~Anatomic codes - DICOM master list~^^~^^"
 
 
 def _write(image: sitk.Image, path: Path) -> None:

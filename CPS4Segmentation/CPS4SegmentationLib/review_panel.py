@@ -1,5 +1,269 @@
+"""The panel Review: what to look at first, the corrections made most often, and the export."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL, short_name
+from CPS4Core.errors import CPS4Error
+from CPS4SegmentationLib import exports
+from CPS4SegmentationLib.level_changes import LevelChanges
+from CPS4SegmentationLib.logic import CPS4SegmentationLogic, show_error
 from CPS4SegmentationLib.panel import Panel
+from CPS4SegmentationLib.review import Finding
+from CPS4SegmentationLib.segmentations import BINARY, findings_of, segments, source_volume
+
+STRUCTURE, VOLUME, HEIGHT, CONFIDENCE, FLAGS = range(5)
 
 
 class ReviewPanel(Panel):
+    """A table of the structures, doubtful ones first, with buttons to correct and to export."""
+
     ui_file = "ReviewPanel.ui"
+
+    def __init__(self, widget: Any, logic: CPS4SegmentationLogic):
+        super().__init__(widget, logic)
+        self._findings: list[Finding] = []
+        self._changes: LevelChanges | None = None
+        self._seen: tuple | None = None
+        self._words = {
+            "missing": _("missing"),
+            "out of order": _("out of order"),
+            "name used twice": _("name used twice"),
+            "one-sided": _("one-sided"),
+            "too small": _("too small"),
+            "too large": _("too large"),
+            "empty": _("empty"),
+            "low confidence": _("low confidence"),
+        }
+        for label in HEAD_TO_TAIL:
+            self.ui.nameBox.addItem(short_name(label))
+        table = self.ui.structureTable
+        table.verticalHeader().visible = False
+        table.horizontalHeader().setSectionResizeMode(FLAGS, qt.QHeaderView.Stretch)
+        table.connect("currentCellChanged(int,int,int,int)", self._on_row)
+        self.ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_segmentation)
+        self.ui.levelsUpButton.connect("clicked()", self.levels_up)
+        self.ui.levelsDownButton.connect("clicked()", self.levels_down)
+        self.ui.undoButton.connect("clicked()", self.undo)
+        self.ui.renameButton.connect("clicked()", self.rename)
+        self.ui.deleteButton.connect("clicked()", self.delete)
+        self.ui.editButton.connect("clicked()", self.edit)
+        self.ui.exportNiftiButton.connect("clicked()", self.export_nifti)
+        self.ui.exportSegmentationButton.connect("clicked()", self.export_segmentation)
+        self.ui.exportDicomButton.connect("clicked()", self.export_dicom)
+        self.ui.exportTableButton.connect("clicked()", self.export_table)
+
+    @property
+    def segmentation(self) -> slicer.vtkMRMLSegmentationNode | None:
+        """The segmentation under review."""
+        return self.ui.segmentationSelector.currentNode()
+
+    def levels_up(self) -> None:
+        """Name every structure one level higher: L5 becomes L4."""
+        self._change(lambda changes: changes.shift(-1), _("All levels moved up by one."))
+
+    def levels_down(self) -> None:
+        """Name every structure one level lower: L4 becomes L5."""
+        self._change(lambda changes: changes.shift(1), _("All levels moved down by one."))
+
+    def rename(self) -> None:
+        """Give the chosen structure the chosen name; if another has it, the two may exchange names."""
+        chosen, name = self._chosen(), self.ui.nameBox.currentText
+        if chosen is None or chosen.segment is None or chosen.name == name:
+            return
+        taken = any(segment.GetName() == name for segment in segments(self.segmentation))
+        question = _("There is already a structure {name}. Exchange the two names?").format(name=name)
+        if taken and not slicer.util.confirmYesNoDisplay(question, windowTitle=_("CPS4")):
+            return
+        told = _("{old} is now {new}.").format(old=chosen.name, new=name)
+        self._change(lambda changes: changes.rename(chosen.segment, name), told)
+
+    def delete(self) -> None:
+        """Remove the chosen structure."""
+        chosen = self._chosen()
+        if chosen is not None and chosen.segment is not None:
+            told = _("{name} was deleted; Undo brings it back.").format(name=chosen.name)
+            self._change(lambda changes: changes.delete(chosen.segment), told)
+
+    def undo(self) -> None:
+        """Take back the last change that was made here."""
+        if self._changes is not None and self._changes.undo():
+            self.say(_("The last change was taken back."))
+            self._show_findings()
+
+    def edit(self) -> None:
+        """Open the segmentation, with the chosen structure selected, in the Segment Editor."""
+        chosen, node = self._chosen(), self.segmentation
+        slicer.util.selectModule("SegmentEditor")
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        editor.setSegmentationNode(node)
+        editor.setSourceVolumeNode(source_volume(node))
+        if chosen is not None and chosen.segment is not None:
+            editor.setCurrentSegmentID(chosen.segment)
+
+    def export_nifti(self) -> None:
+        """Save the labels as NIfTI."""
+        self._export(exports.write_nifti, _("Save labels"), "labels.nii.gz", "NIfTI (*.nii.gz)")
+
+    def export_segmentation(self) -> None:
+        """Save the segmentation with names, colours and codes."""
+        kind = "Segmentation (*.seg.nrrd)"
+        self._export(exports.write_segmentation, _("Save segmentation"), "segmentation.seg.nrrd", kind)
+
+    def export_table(self) -> None:
+        """Save the measurements as CSV, and keep them in the scene as a table."""
+        self._export(
+            lambda node, path: exports.write_measurements(self._findings, path),
+            _("Save measurements"),
+            "measurements.csv",
+            "CSV (*.csv)",
+        )
+        exports.measurements_table(self._findings, self.segmentation)
+
+    def export_dicom(self) -> None:
+        """Export as DICOM SEG, where an exporter is installed."""
+        folder = qt.QFileDialog.getExistingDirectory(
+            slicer.util.mainWindow(), _("Folder for the DICOM files")
+        )
+        if folder:
+            self._try(lambda: exports.write_dicom(self.segmentation, Path(folder)), folder)
+
+    def use_scene(self, parameters: Any) -> None:
+        """Take the scene's parameters."""
+        super().use_scene(parameters)
+        self._on_segmentation(self.segmentation)
+
+    def forget_scene(self) -> None:
+        """The scene closes."""
+        super().forget_scene()
+        self._changes, self._seen = None, None
+        self._findings = []
+        self._fill_table()
+
+    def refresh(self) -> None:
+        """Enable what can be done now, and measure again if the segmentation changed elsewhere."""
+        if self.widget.visible:
+            self._show_findings()
+        node, chosen = self.segmentation, self._chosen()
+        filled = node is not None and node.GetSegmentation().GetNumberOfSegments() > 0
+        for button in (
+            self.ui.levelsUpButton,
+            self.ui.levelsDownButton,
+            self.ui.exportNiftiButton,
+            self.ui.exportSegmentationButton,
+            self.ui.exportDicomButton,
+            self.ui.exportTableButton,
+        ):
+            button.enabled = filled
+        self.ui.editButton.enabled = node is not None
+        for button in (self.ui.renameButton, self.ui.deleteButton):
+            button.enabled = chosen is not None and chosen.segment is not None
+        self.ui.undoButton.enabled = self._changes is not None and self._changes.can_undo
+
+    def _change(self, change: Any, told: str) -> None:
+        try:
+            change(self._changes)
+        except CPS4Error as error:
+            show_error(error, self.logic.log)
+            return
+        self.say(told)
+        self._show_findings()
+        self.changed()
+
+    def _export(self, write: Any, title: str, name: str, kind: str) -> None:
+        chosen = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, name, kind)
+        if not chosen:
+            return
+        suffix = name[name.index(".") :]
+        path = Path(chosen if chosen.lower().endswith(suffix) else chosen + suffix)
+        self._try(lambda: write(self.segmentation, path), str(path))
+
+    def _try(self, write: Any, path: str) -> None:
+        try:
+            with slicer.util.WaitCursor():
+                warning = write()
+        except CPS4Error as error:
+            show_error(error, self.logic.log)
+            return
+        self.say(" ".join(part for part in (_("Saved {path}.").format(path=path), warning) if part))
+
+    def _on_segmentation(self, node: Any) -> None:
+        self._changes = None if node is None else LevelChanges(node)
+        self._seen = None
+        self._show_findings()
+        self.refresh()
+
+    def _show_findings(self) -> None:
+        """Measure the segmentation and fill the table, unless nothing changed since the last time."""
+        node = self.segmentation
+        if node is not None and self._seen == _state(node):
+            return
+        with slicer.util.WaitCursor():
+            self._findings = [] if node is None else findings_of(node)
+        self._seen = None if node is None else _state(node)
+        self._fill_table()
+
+    def _fill_table(self) -> None:
+        table = self.ui.structureTable
+        blocked = table.blockSignals(True)
+        table.setRowCount(len(self._findings))
+        for row, finding in enumerate(self._findings):
+            texts = (
+                finding.name,
+                _number(finding.volume_ml, 1),
+                _number(finding.height_mm, 1),
+                _number(finding.confidence, 2),
+                ", ".join(self._words[flag] for flag in finding.flags),
+            )
+            for column, text in enumerate(texts):
+                item = qt.QTableWidgetItem(text)
+                item.setToolTip(text)
+                table.setItem(row, column, item)
+        table.blockSignals(blocked)
+        self._summarise()
+
+    def _summarise(self) -> None:
+        doubtful = sum(bool(each.flags) for each in self._findings)
+        if self.segmentation is None:
+            self.ui.summaryLabel.text = _("Choose a segmentation.")
+        elif not self._findings:
+            self.ui.summaryLabel.text = _("The segmentation is empty.")
+        elif doubtful:
+            self.ui.summaryLabel.text = _("{count} to look at, at the top of the table.").format(
+                count=doubtful
+            )
+        else:
+            self.ui.summaryLabel.text = _("Nothing conspicuous. Check that the levels are named right.")
+
+    def _chosen(self) -> Finding | None:
+        row = self.ui.structureTable.currentRow()
+        return self._findings[row] if 0 <= row < len(self._findings) else None
+
+    def _on_row(self, row: int, *_args: int) -> None:
+        chosen = self._chosen()
+        if chosen is not None and chosen.centre is not None:
+            slicer.vtkMRMLSliceNode.JumpAllSlices(
+                slicer.mrmlScene, *chosen.centre, slicer.vtkMRMLSliceNode.CenteredJumpSlice
+            )
+        if chosen is not None and chosen.name in {each.short for each in BY_LABEL.values()}:
+            self.ui.nameBox.currentIndex = self.ui.nameBox.findText(chosen.name)
+        self.refresh()
+
+
+def _state(node: slicer.vtkMRMLSegmentationNode) -> tuple:
+    """Return what changes whenever a segment is added, removed, renamed or edited."""
+    return (
+        node.GetID(),
+        *((each.GetName(), each.GetRepresentation(BINARY).GetMTime()) for each in segments(node)),
+    )
+
+
+def _number(value: float, digits: int) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}f}"

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import slicer
+import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 from CPS4Core.anatomy import find_label
 from CPS4Core.errors import CPS4Error
+from CPS4SegmentationLib.review import Finding, review
 
 DIGEST = "CPS4.Digest"
 """Node attribute of what the engine made: a hash of its segments at that time."""
@@ -118,3 +120,40 @@ def show_surfaces(node: slicer.vtkMRMLSegmentationNode, shown: bool) -> None:
     if shown:
         node.CreateClosedSurfaceRepresentation()
     node.GetDisplayNode().SetVisibility3D(shown)
+
+
+def masks_of(node: slicer.vtkMRMLSegmentationNode) -> dict[str, np.ndarray]:
+    """Return the mask of each segment, axes k, j, i of its volume.
+
+    Raises:
+        CPS4Error: if the volume that the segmentation belongs to is gone.
+    """
+    volume = source_volume(node)
+    if volume is None:
+        raise CPS4Error(
+            _("The MR volume of {name} is not in the scene.").format(name=node.GetName()),
+            _("Load it, and choose it as source volume of the segmentation."),
+        )
+    ids = [
+        node.GetSegmentation().GetNthSegmentID(index)
+        for index in range(node.GetSegmentation().GetNumberOfSegments())
+    ]
+    return {each: slicer.util.arrayFromSegmentBinaryLabelmap(node, each, volume) for each in ids}
+
+
+def findings_of(node: slicer.vtkMRMLSegmentationNode) -> list[Finding]:
+    """Return what to look at in a segmentation; nothing if its volume is gone."""
+    volume = source_volume(node)
+    if volume is None:
+        return []
+    masks = masks_of(node)
+    names, confidence = {}, {}
+    for segment_id in masks:
+        segment = node.GetSegmentation().GetSegment(segment_id)
+        names[segment_id] = segment.GetName()
+        tag = vtk.reference("")
+        if segment.GetTag(CONFIDENCE, tag):
+            confidence[segment_id] = float(str(tag))
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    return review(masks, names, confidence, slicer.util.arrayFromVTKMatrix(matrix))

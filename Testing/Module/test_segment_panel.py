@@ -11,7 +11,7 @@ def module(slicer_harness, trained):
 
 def test_three_clicks_give_named_coloured_structures(module):
     module.choose_model()
-    volume = module.load()
+    module.load()
     node = module.segment()
     assert not module.harness.dialogs.messages
     names = [

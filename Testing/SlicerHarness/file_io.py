@@ -179,6 +179,7 @@ class qSlicerCoreIOManager(QtCore.QObject):
             return storage
         storage = node.CreateDefaultStorageNode()
         storage.UnRegister(None)
+        storage.SetScene(self._scene)  # it knows its formats from there
         return storage
 
     def exportNodes(

@@ -1,0 +1,174 @@
+"""Writing a reviewed segmentation and its measurements. Files are written aside and renamed."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from CPS4Core.errors import CPS4Error
+from CPS4SegmentationLib.levels import structure_named
+from CPS4SegmentationLib.review import Finding
+from CPS4SegmentationLib.segmentations import masks_of, segments, source_volume
+
+COLUMNS = ("structure", "volume (ml)", "mean height (mm)", "confidence", "look at")
+
+
+def write_nifti(node: slicer.vtkMRMLSegmentationNode, path: Path) -> str:
+    """Write the class labels of a segmentation on the grid of its volume, and return a warning or nothing.
+
+    Raises:
+        CPS4Error: if the source volume is gone, or the file cannot be written.
+    """
+    labels, left_out = label_array(node)
+    volume = source_volume(node)
+    holder = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
+    try:
+        slicer.util.updateVolumeFromArray(holder, labels)
+        holder.CopyOrientation(volume)
+        _write_node(holder, path)
+    finally:
+        slicer.mrmlScene.RemoveNode(holder)
+    if not left_out:
+        return ""
+    return _("Left out, for they are not in the class table: {names}.").format(names=", ".join(left_out))
+
+
+def write_segmentation(node: slicer.vtkMRMLSegmentationNode, path: Path) -> str:
+    """Write a segmentation with names, colours and codes.
+
+    Raises:
+        CPS4Error: if the file cannot be written.
+    """
+    _write_node(node, path)
+    return ""
+
+
+def write_measurements(findings: list[Finding], path: Path) -> str:
+    """Write the measurements as CSV.
+
+    Raises:
+        CPS4Error: if the file cannot be written.
+    """
+
+    def write(aside: Path) -> bool:
+        with aside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows(_row(each) for each in findings)
+        return True
+
+    _write_aside(path, write)
+    return ""
+
+
+def measurements_table(
+    findings: list[Finding], node: slicer.vtkMRMLSegmentationNode
+) -> slicer.vtkMRMLTableNode:
+    """Return a table node of the scene with the measurements; one a segmentation, filled again."""
+    name = _("{segmentation} measurements").format(segmentation=node.GetName())
+    table = slicer.mrmlScene.GetFirstNode(name, "vtkMRMLTableNode")
+    if table is None:
+        table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", name)
+    table.RemoveAllColumns()
+    rows = [_row(each) for each in findings]
+    for place, title in enumerate(COLUMNS):
+        column = vtk.vtkStringArray()
+        column.SetName(title)
+        for row in rows:
+            column.InsertNextValue(str(row[place]))
+        table.AddColumn(column)
+    return table
+
+
+def write_dicom(node: slicer.vtkMRMLSegmentationNode, folder: Path) -> str:
+    """Export a segmentation as DICOM SEG with the exporter of the extension QuantitativeReporting.
+
+    Raises:
+        CPS4Error: if the exporter is not installed, or the volume did not come from DICOM.
+    """
+    try:
+        import DICOMSegmentationPlugin
+    except ImportError as error:
+        raise CPS4Error(
+            _("Slicer has no DICOM SEG exporter."), _("Install the extension QuantitativeReporting.")
+        ) from error
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    # The segmentation belongs to the study of its image.
+    volume_item = hierarchy.GetItemByDataNode(source_volume(node))
+    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), hierarchy.GetItemParent(volume_item))
+    exporter = DICOMSegmentationPlugin.DICOMSegmentationPluginClass()
+    exportables = exporter.examineForExport(hierarchy.GetItemByDataNode(node))
+    if not exportables:
+        raise CPS4Error(
+            _("The segmentation cannot be exported: its MR volume did not come from DICOM."),
+            _("Load the MR from DICOM, or save as NIfTI or .seg.nrrd."),
+        )
+    for each in exportables:
+        each.directory = str(folder)
+    if problem := exporter.export(exportables):
+        raise CPS4Error(_("The DICOM export failed: {problem}.").format(problem=problem), _("See the log."))
+    return ""
+
+
+def label_array(node: slicer.vtkMRMLSegmentationNode) -> tuple[np.ndarray, list[str]]:
+    """Return the class labels of a segmentation, uint8, axes k, j, i of its volume, and the names left out.
+
+    Raises:
+        CPS4Error: if the source volume is gone.
+    """
+    masks = masks_of(node)
+    labels, left_out = None, []
+    for segment, mask in zip(segments(node), masks.values(), strict=True):
+        labels = np.zeros(mask.shape, np.uint8) if labels is None else labels
+        structure = structure_named(segment.GetName())
+        if structure is None:
+            left_out.append(segment.GetName())
+        else:
+            labels[mask > 0] = structure.label
+    if labels is None:
+        raise CPS4Error(_("The segmentation is empty."), _("Segment the volume first."))
+    return labels, left_out
+
+
+def _row(finding: Finding) -> tuple[str, ...]:
+    numbers = (finding.volume_ml, finding.height_mm, finding.confidence)
+    return (finding.name, *("" if math.isnan(x) else f"{x:.3f}" for x in numbers), ", ".join(finding.flags))
+
+
+def _write_node(node: slicer.vtkMRMLStorableNode, path: Path) -> None:
+    _write_aside(path, lambda aside: slicer.util.exportNode(node, str(aside), {}))
+
+
+def _write_aside(path: Path, write: Callable[[Path], bool]) -> None:
+    with _aside(path) as aside:
+        if not write(aside) or not aside.is_file():
+            raise OSError("not written")
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """Give a file name beside ``path``, and rename the file once it is complete.
+
+    Raises:
+        CPS4Error: if the file cannot be written; an older one stays.
+    """
+    aside = path.with_name(f"partial-{path.name}")
+    try:
+        yield aside
+        aside.replace(path)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CPS4Error(
+            _("{name} could not be written.").format(name=path.name),
+            _("Choose another folder, or free some disk space."),
+            path,
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)

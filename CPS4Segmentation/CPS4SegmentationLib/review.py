@@ -1,0 +1,162 @@
+"""What to look at in a segmentation: sizes, confidence, signs of errors. Plain numbers, no Slicer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from CPS4SegmentationLib.levels import is_disc, name_at, step_of
+
+LOW_CONFIDENCE = 0.7
+SMALL = 0.35
+"""A structure below this share of the median volume of its kind is too small."""
+LARGE = 2.5
+"""A structure above this multiple of it is too large."""
+ASYMMETRY = 0.4
+"""Share of the volume by which the right and the left half, seen from the middle of the spine, may differ."""
+
+
+@dataclass
+class Finding:
+    """One structure, and why to look at it."""
+
+    name: str
+    volume_ml: float = math.nan
+    height_mm: float = math.nan
+    """Volume over footprint: its mean extent along the axis nearest the patient's head-to-feet axis."""
+    confidence: float = math.nan
+    """Mean softmax probability over the structure, 0 to 1; NaN if the engine did not make it."""
+    centre: tuple[float, float, float] | None = None
+    """Centre of mass, RAS, mm; None for a structure that is missing."""
+    segment: str | None = None
+    """ID of the segment; None for a structure that is missing."""
+    flags: list[str] = field(default_factory=list)
+
+
+def measure(mask: np.ndarray, ijk_to_ras: np.ndarray) -> Finding:
+    """Measure one structure.
+
+    Args:
+        mask: not zero inside, axes k, j, i.
+        ijk_to_ras: 4 x 4.
+
+    Returns:
+        Volume, mean height and centre; the name is empty.
+    """
+    places = np.argwhere(mask)[:, ::-1]
+    finding = Finding("")
+    if not len(places):
+        finding.volume_ml = finding.height_mm = 0.0
+        return finding
+    directions = np.asarray(ijk_to_ras)[:3, :3]
+    finding.volume_ml = len(places) * abs(float(np.linalg.det(directions))) / 1000
+    upright = int(np.abs(directions[2] / np.linalg.norm(directions, axis=0)).argmax())
+    footprint = len(np.unique(np.delete(places, upright, axis=1), axis=0))
+    finding.height_mm = len(places) / footprint * float(np.linalg.norm(directions[:, upright]))
+    centre = np.asarray(ijk_to_ras) @ np.append(places.mean(0), 1.0)
+    finding.centre = (float(centre[0]), float(centre[1]), float(centre[2]))
+    return finding
+
+
+def right_left_difference(mask: np.ndarray, ijk_to_ras: np.ndarray, middle: float) -> float:
+    """Return how much more of a structure lies on one side of ``middle`` (R, mm), as a share of it, 0 to 1."""
+    places = np.argwhere(mask)[:, ::-1]
+    if not len(places):
+        return 0.0
+    right = places @ np.asarray(ijk_to_ras)[0, :3] + ijk_to_ras[0, 3] - middle
+    return abs(float(np.sign(np.round(right, 3)).mean()))
+
+
+def review(
+    masks: Mapping[str, np.ndarray],
+    names: Mapping[str, str],
+    confidence: Mapping[str, float],
+    ijk_to_ras: np.ndarray,
+) -> list[Finding]:
+    """Return the structures of a segmentation, those to look at first at the top.
+
+    Args:
+        masks: by segment ID, axes k, j, i, on one grid.
+        names: of the segments.
+        confidence: of the segments that the engine made.
+        ijk_to_ras: of the grid, 4 x 4.
+    """
+    findings = []
+    for segment, mask in masks.items():
+        finding = measure(mask, ijk_to_ras)
+        finding.name, finding.segment = names[segment], segment
+        finding.confidence = confidence.get(segment, math.nan)
+        findings.append(finding)
+    _flag_sizes(findings)
+    _flag_confidence(findings)
+    _flag_asymmetry(findings, masks, ijk_to_ras)
+    _flag_order(findings)
+    findings += _missing(findings)
+    return sorted(findings, key=lambda each: (-len(each.flags), _place(each)))
+
+
+def _place(finding: Finding) -> int:
+    step = step_of(finding.name)
+    return 1000 if step is None else step
+
+
+def _flag_sizes(findings: list[Finding]) -> None:
+    for disc in (True, False):
+        same = [each for each in findings if step_of(each.name) is not None and is_disc(each.name) is disc]
+        usual = float(np.median([each.volume_ml for each in same])) if same else 0.0
+        for each in same:
+            if each.volume_ml == 0:
+                each.flags.append("empty")
+            elif each.volume_ml < SMALL * usual:
+                each.flags.append("too small")
+            elif each.volume_ml > LARGE * usual:
+                each.flags.append("too large")
+
+
+def _flag_confidence(findings: list[Finding]) -> None:
+    for each in findings:
+        if each.confidence < LOW_CONFIDENCE:
+            each.flags.append("low confidence")
+
+
+def _flag_asymmetry(findings: list[Finding], masks: Mapping[str, np.ndarray], ijk_to_ras: np.ndarray) -> None:
+    centres = [each.centre[0] for each in findings if each.centre is not None]
+    if not centres:
+        return
+    middle = float(np.median(centres))
+    for each in findings:
+        if right_left_difference(masks[each.segment], ijk_to_ras, middle) > ASYMMETRY:
+            each.flags.append("one-sided")
+
+
+def _flag_order(findings: list[Finding]) -> None:
+    """Flag structures that lie above one that they should lie below, or that share their name with another."""
+    levels = sorted(
+        (each for each in findings if step_of(each.name) is not None and each.centre is not None), key=_place
+    )
+    for upper, lower in pairwise(levels):
+        if upper.name == lower.name:
+            problem = "name used twice"
+        elif upper.centre[2] <= lower.centre[2]:
+            problem = "out of order"
+        else:
+            continue
+        for each in (upper, lower):
+            if problem not in each.flags:
+                each.flags.append(problem)
+
+
+def _missing(findings: list[Finding]) -> list[Finding]:
+    """Return the structures that are not there between those that are."""
+    steps = {step_of(each.name) for each in findings if each.volume_ml > 0} - {None}
+    if not steps:
+        return []
+    return [
+        Finding(name_at(step), flags=["missing"])
+        for step in range(min(steps), max(steps) + 1)
+        if step not in steps
+    ]
