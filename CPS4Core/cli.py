@@ -18,7 +18,7 @@ import typer
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import PRESETS, Settings, load_settings
 from CPS4Core.errors import Cancelled, CPS4Error
-from CPS4Core.events import Failed, Finished, Reporter
+from CPS4Core.events import Event, Failed, Finished, Reporter
 from CPS4Core.terminal import JsonLines, Terminal
 
 app = typer.Typer(
@@ -71,6 +71,41 @@ def prepare(
 
 
 @app.command()
+def inspect(data: DataArgument, events: EventsOption = False) -> None:
+    """Show how many cases of a data set are labelled and unlabelled, and what is wrong with its files."""
+
+    def job(report: Reporter, cancellation: Cancellation) -> None:
+        from CPS4Core.data.inspect import inspect_data_set
+
+        def tell(event: Event) -> None:
+            report(event)
+            if isinstance(event, Finished) and not events:
+                counts = {name: event.details[name] for name in ("labelled", "unlabelled", "test")}
+                sys.stdout.write(", ".join(f"{count} {name}" for name, count in counts.items()) + "\n")
+
+        inspect_data_set(data, tell, cancellation)
+
+    _run(job, events)
+
+
+@app.command()
+def add_case(
+    data: DataArgument,
+    image: Annotated[Path, typer.Argument(help="The volume.")],
+    labels: Annotated[Path, typer.Argument(help="Its corrected labels, on the same grid.")],
+    events: EventsOption = False,
+) -> None:
+    """Add a corrected segmentation to a data set as a labelled case."""
+
+    def job(report: Reporter, cancellation: Cancellation) -> None:
+        from CPS4Core.data.add_case import add_case as run_add_case
+
+        run_add_case(data, image, labels, report)
+
+    _run(job, events)
+
+
+@app.command()
 def pretrain(
     data: DataArgument,
     run: RunArgument,
@@ -113,6 +148,10 @@ def train(
     method: Annotated[
         str, typer.Option(help="cps4, mean_teacher, mean_teacher_hard or supervised.")
     ] = "cps4",
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Model folder whose network to go on from, such as after adding cases."),
+    ] = None,
     preset: PresetOption = "paper",
     changes: SetOption = [],  # noqa: B006
     ratio: RatioOption = 1.0,
@@ -133,6 +172,7 @@ def train(
             _settings(preset, [*changes, f'train.method="{method}"'], seed),
             ratio=ratio,
             encoders=encoders,
+            start=start,
             device=choose_device(device),
             report=report,
             cancellation=cancellation,

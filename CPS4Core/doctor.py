@@ -10,12 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from CPS4Core import __version__
 from CPS4Core.config import EncoderSettings, Settings
 from CPS4Core.errors import CPS4Error
 from CPS4Core.training.devices import choose_device, choose_precision
 
 PACKAGES = (
-    "cps4",
     "torch",
     "torchvision",
     "timm",
@@ -45,7 +45,7 @@ def examine(settings: Settings) -> Examination:
     return Examination(
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         devices=[_describe(name) for name in _device_names()],
-        versions={name: _version(name) for name in PACKAGES},
+        versions={"cps4": __version__, **{name: _version(name) for name in PACKAGES}},
         weights=[_weights(kind, settings) for kind in ("vision", "text")],
     )
 

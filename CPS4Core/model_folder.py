@@ -21,6 +21,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from CPS4Core import __version__
 from CPS4Core.anatomy import NUM_CLASSES, STRUCTURES
 from CPS4Core.config import Settings, parse_settings
 from CPS4Core.errors import CPS4Error
@@ -45,7 +46,8 @@ def new_card(settings: Settings, **facts: Any) -> dict[str, Any]:
         "settings": settings.model_dump(mode="json"),
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("cps4", "torch", "timm", "transformers")},
+            "cps4": __version__,  # inside Slicer it is no installed package
+            **{name: version(name) for name in ("torch", "timm", "transformers")},
         },
         "weights": {},
         **facts,

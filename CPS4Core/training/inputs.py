@@ -27,6 +27,11 @@ class TrainingInputs:
     store: SliceStore
     ratio: float
 
+    @property
+    def shown_case(self) -> str | None:
+        """The validation case whose preview a training shows, None if none could be read."""
+        return next((case for case in self.split.validation if case in self.store.counts), None)
+
     def facts(self) -> dict[str, Any]:
         """Return what a model card says of the data: counts, and a hash of the list of cases and their use."""
         listed = json.dumps(asdict(self.split), sort_keys=True) + json.dumps(

@@ -23,6 +23,7 @@ from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import Settings
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Artifact, Event, Finished, Metric, Progress, Warned
+from CPS4Core.files import written_aside
 from CPS4Core.training.checkpoint import load_checkpoint, save_checkpoint
 from CPS4Core.training.devices import choose_precision
 from CPS4Core.training.run_folder import RunFolder
@@ -30,6 +31,8 @@ from CPS4Core.training.stage import Stage
 
 LOG_EVERY = 10
 """Steps between two points of the loss curves."""
+PREVIEW_SECONDS = 15
+"""Least time between two previews."""
 LOAD_AHEAD = 4
 """Batches that are read from disk before they are needed."""
 
@@ -74,6 +77,7 @@ class TrainingLoop:
         self.best_score = -np.inf
         self._unwritten: tuple[dict[str, Tensor], int, dict[str, float]] | None = None
         self._saved_at = time.monotonic()
+        self._shown_at = time.monotonic()
         self._waited = 0.0
         self._parts = 1
 
@@ -163,6 +167,7 @@ class TrainingLoop:
         if epoch % self.stage.validate_every == 0 or self.step == self.stage.total_steps:
             self.module.eval()
             metrics = self.stage.validate()
+            self._show_preview()
             self.module.train()
             self._keep_if_best(metrics)
         self.stage.end_epoch(epoch, metrics)
@@ -170,6 +175,17 @@ class TrainingLoop:
             self._report(Metric(self.step, metrics))
         if time.monotonic() - self._saved_at >= 60 * self.settings.checkpoint_minutes:
             self._save()
+
+    def _show_preview(self) -> None:
+        """Write a picture of what the model makes of a validation slice, now and then and at the end."""
+        due = time.monotonic() - self._shown_at >= PREVIEW_SECONDS or self.step == self.stage.total_steps
+        if not due or not self.accelerator.is_main_process:
+            return
+        if (picture := self.stage.preview()) is not None:
+            with written_aside(self.run_folder.preview) as temporary:
+                temporary.write_bytes(picture)
+            self._report(Artifact("preview", str(self.run_folder.preview), {"step": self.step}))
+        self._shown_at = time.monotonic()
 
     def _keep_if_best(self, metrics: dict[str, float]) -> None:
         """Remember the weights with the best validation score; without validation, the latest."""

@@ -13,6 +13,8 @@ from torch import Tensor
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import Settings
 from CPS4Core.data.augment import draw
+from CPS4Core.evaluation.figures import fullest_slice, overlay
+from CPS4Core.evaluation.text_maps import text_labels
 from CPS4Core.events import Metric, Reporter, Started
 from CPS4Core.model_folder import ENCODERS, new_card, write_text_architecture, write_weights
 from CPS4Core.training.devices import make_deterministic
@@ -93,6 +95,16 @@ class Pretraining(Stage):
             for name, value in self.module(images, labels.long()).items():
                 sums[name] = sums.get(name, 0.0) + float(value) * len(chosen)
         return {f"validation_{name}": value / len(self.validation) for name, value in sums.items()}
+
+    def preview(self) -> bytes | None:
+        case = self.inputs.shown_case
+        if case is None:
+            return None
+        truth = self.inputs.store.labels(case)
+        k = fullest_slice(truth)
+        image = self.inputs.store.images(case)[k]
+        shown = text_labels(self.module.model, image[None])[0]
+        return overlay(image, {"text maps": shown, "reference": truth[k]})
 
     def score(self, metrics: dict[str, float]) -> float:
         return -metrics["validation_total"]

@@ -5,6 +5,7 @@
         events.jsonl            what the run said, one JSON object a line
         checkpoint.safetensors  where a stopped run goes on
         model/                  the best model so far
+        preview.png             what the model makes of one validation slice
 
 One process uses it at a time.
 """
@@ -55,6 +56,10 @@ class RunFolder:
     @property
     def events(self) -> Path:
         return self.path / "events.jsonl"
+
+    @property
+    def preview(self) -> Path:
+        return self.path / "preview.png"
 
     def report(self, event: Event) -> None:
         """Add ``event`` to the run's log and pass it on."""

@@ -50,6 +50,10 @@ class Stage(ABC):
         """Return metrics of the validation cases; empty where there are none."""
 
     @abstractmethod
+    def preview(self) -> bytes | None:
+        """Return a PNG of what the model makes of one validation slice; None where there is none."""
+
+    @abstractmethod
     def score(self, metrics: dict[str, float]) -> float:
         """Return how good the metrics are; the model with the highest score is kept."""
 

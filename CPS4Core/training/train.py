@@ -14,6 +14,7 @@ from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import Settings
 from CPS4Core.data.augment import Augmentation, draw
 from CPS4Core.errors import CPS4Error
+from CPS4Core.evaluation.figures import fullest_slice, overlay
 from CPS4Core.evaluation.metrics import mean_scores
 from CPS4Core.events import Reporter, Started
 from CPS4Core.model_folder import (
@@ -21,7 +22,9 @@ from CPS4Core.model_folder import (
     NETWORK,
     card_settings,
     copy_encoders,
+    has,
     load_encoders,
+    load_network,
     new_card,
     read_card,
     write_weights,
@@ -34,7 +37,7 @@ from CPS4Core.training.run_folder import RunFolder
 from CPS4Core.training.sampling import EndlessShuffle
 from CPS4Core.training.stage import Stage
 from CPS4Core.training.text_maps import TextMaps, compute_text_maps
-from CPS4Core.vision_language.maps import gate_absent, merge_maps, threshold_maps
+from CPS4Core.vision_language.maps import gate_absent, merge_maps, threshold_maps, upsample
 
 RATE_DROP = 5
 """The learning rate is divided by this at each of ``rate_drops`` (paper, section 3)."""
@@ -49,6 +52,7 @@ class Segmentation(Stage):
         accelerator: device and processes.
         text_maps: of the unlabelled slices, for a method that needs them.
         encoders: model folder of stage 1, which the finished model takes along.
+        start: model folder whose network to begin with.
         model_folder: where the best network is written.
     """
 
@@ -61,6 +65,7 @@ class Segmentation(Stage):
         accelerator: Accelerator,
         text_maps: TextMaps | None,
         encoders: Path | None,
+        start: Path | None,
         model_folder: Path,
     ):
         self.inputs = inputs
@@ -82,6 +87,8 @@ class Segmentation(Stage):
 
         torch.manual_seed(settings.seed)
         self.module = find_method(train.method)(train)
+        if start is not None:
+            self.module.start_from(load_network(start).state_dict())
         self.module.to(accelerator.device, memory_format=memory_format(accelerator.device))
         self.optimizer = torch.optim.Adam(
             [each for each in self.module.parameters() if each.requires_grad],
@@ -159,6 +166,23 @@ class Segmentation(Stage):
         mdice, miou = mean_scores(pairs)
         return {"validation_mdice": mdice, "validation_miou": miou}
 
+    @torch.inference_mode()
+    def preview(self) -> bytes | None:
+        case = self.inputs.shown_case
+        if case is None:
+            return None
+        truth = self.inputs.store.labels(case)
+        k = fullest_slice(truth)
+        image = self.inputs.store.images(case)[k]
+        logits = self.module.network(torch.from_numpy(image)[None, None].to(self.accelerator.device))
+        shown = {"prediction": logits.argmax(1)[0].byte().cpu().numpy(), "reference": truth[k]}
+        if self.text_maps is not None:
+            upsampled = upsample(torch.from_numpy(self.text_maps.attention(case, k)), image.shape)
+            thresholds = torch.from_numpy(self.text_maps.thresholds(case, k))
+            merged = merge_maps(threshold_maps(upsampled, thresholds), upsampled)
+            shown = {"text maps": merged.byte().numpy(), **shown}
+        return overlay(image, shown)
+
     def score(self, metrics: dict[str, float]) -> float:
         return metrics["validation_mdice"]
 
@@ -205,6 +229,7 @@ def train(
     report: Reporter,
     cancellation: Cancellation,
     cache: Path | None = None,
+    start: Path | None = None,
 ) -> Path:
     """Run stage 2, or go on with the run in ``output``, and return the folder of the trained model.
 
@@ -218,9 +243,11 @@ def train(
         report: receives the events.
         cancellation: tells when to stop.
         cache: where prepared slices are kept; the data set's folder ``preprocessed`` if None.
+        start: model folder whose network to begin with, of the same input and widths; a new network if None.
 
     Raises:
-        CPS4Error: if the data, the settings, the encoders or the output folder are not usable.
+        CPS4Error: if the data, the settings, the encoders, the network to begin with or the output folder are not
+            usable.
         Cancelled: if the user stopped it; the same call goes on.
     """
     make_deterministic()
@@ -229,6 +256,8 @@ def train(
         settings = _with_encoders(settings, encoders)
     else:
         encoders = None
+    if start is not None:
+        _check_start(settings, start)
     accelerator = make_accelerator(device)
     inputs = open_inputs(data_set, settings, ratio, cache, accelerator, report, cancellation, unlabelled=True)
     if method.needs_unlabelled and not inputs.store.slices_of(inputs.split.unlabelled):
@@ -243,6 +272,8 @@ def train(
         "data": inputs.facts(),
         "encoders": None if encoders is None else read_card(encoders)["weights"][ENCODERS]["sha256"],
     }
+    if start is not None:
+        identity["start"] = read_card(start)["weights"][NETWORK]["sha256"]
     with RunFolder(output, identity, report, main=accelerator.is_main_process) as run:
         maps = None
         if encoders is not None:
@@ -250,13 +281,13 @@ def train(
                 maps = compute_text_maps(
                     load_encoders(encoders),
                     inputs.store,
-                    inputs.split.unlabelled,
+                    [*inputs.split.unlabelled, *([inputs.shown_case] if inputs.shown_case else [])],
                     run.path / "text_maps" / identity["encoders"][:12],
                     accelerator.device,
                     run.report,
                     cancellation,
                 )
-        stage = Segmentation(inputs, settings, accelerator, maps, encoders, run.model)
+        stage = Segmentation(inputs, settings, accelerator, maps, encoders, start, run.model)
         run.report(Started("train", {"device": str(accelerator.device), "steps": stage.total_steps}))
         TrainingLoop(stage, run, settings, accelerator, cancellation).run()
     return run.model
@@ -277,6 +308,21 @@ def _with_encoders(settings: Settings, encoders: Path | None) -> Settings:
             encoders,
         )
     return settings.model_copy(update={"encoders": theirs.encoders, "pretrain": theirs.pretrain})
+
+
+def _check_start(settings: Settings, start: Path) -> None:
+    """Refuse a network that was trained on other slices or has another shape."""
+    theirs = card_settings(read_card(start))
+    if not has(start, NETWORK):
+        raise CPS4Error(
+            "The model to begin with has no segmentation network.", "Choose one of stage 2.", start
+        )
+    if (theirs.input, theirs.train.widths) != (settings.input, settings.train.widths):
+        raise CPS4Error(
+            "The model to begin with was trained on slices of another size, or has another network.",
+            "Use its preset and settings.",
+            start,
+        )
 
 
 def _stack(arrays: Any) -> Tensor:

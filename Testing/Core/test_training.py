@@ -125,6 +125,44 @@ def test_stage_2_takes_the_encoders_along(stage_2):
     assert 0 <= read_card(stage_2)["validation"]["validation_mdice"] <= 1
 
 
+def test_a_run_shows_what_it_makes_of_a_validation_slice(stage_1, stage_2):
+    for model in (stage_1, stage_2):
+        assert (model.parent / "preview.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_training_goes_on_from_a_model(data_set, tiny_settings, cache, stage_1, stage_2, tmp_path):
+    first_steps = changed(tiny_settings, train={"epochs": 1, "steps_per_epoch": 1, "learning_rate": 1e-12})
+    model = train(
+        data_set,
+        tmp_path / "run",
+        first_steps,
+        ratio=1.0,
+        encoders=stage_1,
+        start=stage_2,
+        device=CPU,
+        report=silent,
+        cancellation=Cancellation(),
+        cache=cache,
+    )
+    started, ended = (load_network(each).state_dict() for each in (stage_2, model))
+    for name, each in started.items():
+        if "running" not in name and "num_batches" not in name:
+            assert torch.allclose(each, ended[name], atol=1e-6)
+    with pytest.raises(CPS4Error, match="no segmentation network"):
+        train(
+            data_set,
+            tmp_path / "other",
+            first_steps,
+            ratio=1.0,
+            encoders=stage_1,
+            start=stage_1,
+            device=CPU,
+            report=silent,
+            cancellation=Cancellation(),
+            cache=cache,
+        )
+
+
 def test_curves_are_complete(stage_2):
     curves = read_curves(stage_2.parent)
     assert {"total", "sup", "semi_text", "semi_enhance", "validation_mdice"} <= curves.keys()

@@ -64,6 +64,12 @@ class Method(nn.Module):
         """The network that segments once training is done."""
         return self.student
 
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Begin with a trained network: all networks of the method take its ``weights``."""
+        for module in self.modules():
+            if isinstance(module, ResidualUNet):
+                module.load_state_dict(weights)
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the loss; ``total`` is what training minimises."""
         raise NotImplementedError
