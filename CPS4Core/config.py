@@ -111,6 +111,9 @@ class TrainSettings(Group):
     validate_every: PositiveInt = 10
     """Epochs between two looks at the validation cases."""
 
+    ramp: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the training over which the pseudo-labels of ``cps4`` and ``mean_teacher_hard`` gain their weight;
+    0: full weight from the start."""
     text_weight: float = Field(default=1.0, ge=0.0)
     """Weight of the text loss (eq. 6) beside the enhanced one (eq. 7)."""
     enhanced_target: Literal["hard", "literal", "normalised"] = "hard"

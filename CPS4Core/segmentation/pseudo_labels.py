@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Literal
 
 import torch
@@ -32,6 +33,16 @@ def enhance(teacher_probabilities: Tensor, text_maps: Tensor, kind: TargetKind =
     if kind == "literal":
         return total
     return total / total.sum(-3, keepdim=True)
+
+
+def ramp(progress: float, length: float) -> float:
+    """Return the weight of pseudo-labels at ``progress``: exp(-5 (1 - progress / length)^2), then 1.
+
+    Args:
+        progress: share of the training done, 0 to 1.
+        length: share of the training over which the weight rises; 0: it is 1 from the start.
+    """
+    return 1.0 if progress >= length else math.exp(-5 * (1 - progress / length) ** 2)
 
 
 class MeanTeacher(nn.Module):

@@ -1,7 +1,8 @@
 """CPS4 against its baselines on phantoms, with 5 % of the patients labelled and three seeds.
 
-    python Testing/Benchmarks/experiment.py run --seed 0     one seed: stage 1, every system, its scores
-    python Testing/Benchmarks/experiment.py table            the table of all seeds that have run
+    python Testing/Benchmarks/experiment.py run --seed 0        one seed: stage 1, every system, its scores
+    python Testing/Benchmarks/experiment.py variants --seed 0   the same for what goes beyond the paper
+    python Testing/Benchmarks/experiment.py table               the table of all seeds that have run
 
 Every system has the same network, data, augmentation and number of steps. Test cases are segmented and scored at
 their native resolution. "Oracle maps" puts perfect attention, made from the hidden labels of the unlabelled cases,
@@ -44,52 +45,52 @@ RESULTS = Path(__file__).parent / "experiment.json"
 CASES, TEST_CASES, RATIO = 120, 8, 0.05
 CPU = torch.device("cpu")
 
-# Stage 1 variants: name -> settings.
+# Stage 1: name -> settings.
 ENCODERS = {
     "paper": [],
     "absent": ["pretrain.absent_classes=true"],
     "softmax": ["encoders.attention=class_softmax", "pretrain.absent_classes=true"],
 }
-VARIANT_SEEDS = (0,)
-"""Seeds on which the variants beyond the paper are tried."""
-VARIANTS = ("CPS4, no text loss (eq. 6)",)
-"""Of them, those that need no stage 1 of their own."""
-# Systems: name -> method, stage 1 variant, settings, labelled ratio.
+RAMP, GATE = "train.ramp=0.5", "train.presence_gate=true"
+# Systems: name -> method, stage 1, settings, labelled ratio.
 SYSTEMS = {
     "supervised, 5 % labels": ("supervised", None, [], RATIO),
     "mean teacher, published": ("mean_teacher", None, [], RATIO),
     "mean teacher, hard labels": ("mean_teacher_hard", None, [], RATIO),
     "CPS4, paper": ("cps4", "paper", [], RATIO),
+    "mean teacher, hard labels, ramp": ("mean_teacher_hard", None, [RAMP], RATIO),
+    "CPS4, ramp": ("cps4", "paper", [RAMP], RATIO),
+}
+VARIANTS = {
     "CPS4, oracle maps": ("cps4", "paper", [], RATIO),
-    "CPS4, no text loss (eq. 6)": ("cps4", "paper", ["train.text_weight=0"], RATIO),
-    "CPS4, absent classes + presence gate": ("cps4", "absent", ["train.presence_gate=true"], RATIO),
-    "CPS4, class softmax + presence gate": (
+    "CPS4, oracle maps, ramp": ("cps4", "paper", [RAMP], RATIO),
+    "CPS4, ramp, no text loss (eq. 6)": ("cps4", "paper", [RAMP, "train.text_weight=0"], RATIO),
+    "CPS4, ramp, absent classes, presence gate": ("cps4", "absent", [RAMP, GATE], RATIO),
+    "CPS4, ramp, class softmax, presence gate": (
         "cps4",
         "softmax",
-        ["train.presence_gate=true", "train.presence_threshold=0.3"],
+        [RAMP, GATE, "train.presence_threshold=0.3"],
         RATIO,
     ),
     "supervised, all labels": ("supervised", None, [], 1.0),
 }
+"""Tried on one seed."""
 
 
-def run(folder: Path, seed: int) -> None:
-    """Train and score everything of one seed."""
+def run(folder: Path, seed: int, systems: dict[str, tuple]) -> None:
+    """Train and score systems with one seed, and the encoders that they need."""
     data = write_phantom_data_set(folder / "data", CASES, test_cases=TEST_CASES)
     common = {"device": CPU, "report": progress, "cancellation": Cancellation(), "cache": folder / "cache"}
     scores = read_json(RESULTS) if RESULTS.exists() else {}
     encoders = {}
-    variants = [name for name in ENCODERS if name == "paper" or seed in VARIANT_SEEDS]
-    for name in variants:
+    for name in {variant: None for _, variant, *_ in systems.values() if variant is not None}:
         settings = load_settings("small", [*ENCODERS[name], f"seed={seed}"])
         print(f"seed {seed}: stage 1, {name}", flush=True)
         output = folder / f"seed{seed}" / f"stage1-{name}"
         encoders[name] = pretrain(data, output, settings, ratio=RATIO, **common)
         if f"maps/{name}/{seed}" not in scores:
             save(f"maps/{name}/{seed}", score_maps(encoders[name], data))
-    for system, (method, variant, changes, ratio) in SYSTEMS.items():
-        if variant not in (None, *variants) or (system in VARIANTS and seed not in VARIANT_SEEDS):
-            continue
+    for system, (method, variant, changes, ratio) in systems.items():
         settings = load_settings("small", [*changes, f'train.method="{method}"', f"seed={seed}"])
         print(f"seed {seed}: {system}", flush=True)
         slug = "".join(each if each.isalnum() else "-" for each in system)
@@ -213,11 +214,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=["run", "table"])
+    parser.add_argument("command", choices=["run", "variants", "table"])
     parser.add_argument("--folder", type=Path, default=Path("build/experiment"))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    if arguments.command == "run":
-        run(arguments.folder, arguments.seed)
-    else:
+    if arguments.command == "table":
         print(table())
+    else:
+        run(arguments.folder, arguments.seed, SYSTEMS if arguments.command == "run" else VARIANTS)

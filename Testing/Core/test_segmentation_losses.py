@@ -8,8 +8,7 @@ from torch import nn
 
 from CPS4Core.anatomy import IGNORE
 from CPS4Core.segmentation.losses import cross_entropy, dice_loss
-from CPS4Core.segmentation.methods.mean_teacher import consistency_weight
-from CPS4Core.segmentation.pseudo_labels import MeanTeacher, enhance
+from CPS4Core.segmentation.pseudo_labels import MeanTeacher, enhance, ramp
 
 
 def pixels(*columns):
@@ -102,6 +101,7 @@ def test_the_teacher_averages_statistics_and_stays_in_evaluation_mode():
 
 
 def test_the_consistency_ramp():
-    assert consistency_weight(0.0) == 0
-    assert consistency_weight(0.5) == pytest.approx(0.1 * math.exp(-1.25))
-    assert consistency_weight(1.0) == pytest.approx(0.1)
+    assert ramp(0.0, 1.0) == pytest.approx(math.exp(-5))
+    assert ramp(0.5, 1.0) == pytest.approx(math.exp(-1.25))
+    assert ramp(0.25, 0.5) == pytest.approx(math.exp(-1.25))
+    assert ramp(0.5, 0.5) == ramp(1.0, 0.5) == ramp(0.0, 0.0) == 1

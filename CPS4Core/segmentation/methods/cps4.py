@@ -8,7 +8,7 @@ from torch import Tensor
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.losses import cross_entropy
 from CPS4Core.segmentation.methods.method import Batch, Method
-from CPS4Core.segmentation.pseudo_labels import MeanTeacher, enhance
+from CPS4Core.segmentation.pseudo_labels import MeanTeacher, enhance, ramp
 
 
 class CPS4(Method):
@@ -30,7 +30,8 @@ class CPS4(Method):
         supervised = cross_entropy(y_l, batch.labels)  # eq. 5
         semi_text = cross_entropy(y_s, batch.text_labels)  # eq. 6
         semi_enhance = cross_entropy(y_s, target)  # eq. 7
-        total = (self.settings.text_weight * semi_text + semi_enhance) / 2 + supervised
+        semi = (self.settings.text_weight * semi_text + semi_enhance) / 2
+        total = ramp(batch.progress, self.settings.ramp) * semi + supervised
         return {"total": total, "sup": supervised, "semi_text": semi_text, "semi_enhance": semi_enhance}
 
     def after_step(self, step: int) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.losses import cross_entropy, dice_loss
 from CPS4Core.segmentation.methods.method import Batch, Method
-from CPS4Core.segmentation.pseudo_labels import MeanTeacher
+from CPS4Core.segmentation.pseudo_labels import MeanTeacher, ramp
 
 CONSISTENCY_WEIGHT = 0.1
 CONSISTENCY_START = 1 / 30
@@ -34,7 +32,8 @@ class SoftMeanTeacher(Method):
         noise = (NOISE * torch.randn_like(batch.unlabelled)).clamp(-NOISE_LIMIT, NOISE_LIMIT)
         y_t = self.teacher(batch.unlabelled + noise)
         consistency = (y_s.float().softmax(1) - y_t).square().mean()
-        total = supervised + consistency_weight(batch.progress) * consistency
+        weight = 0.0 if batch.progress < CONSISTENCY_START else CONSISTENCY_WEIGHT * ramp(batch.progress, 1.0)
+        total = supervised + weight * consistency
         return {"total": total, "sup": supervised, "consistency": consistency}
 
     def after_step(self, step: int) -> None:
@@ -42,7 +41,7 @@ class SoftMeanTeacher(Method):
 
 
 class HardMeanTeacher(Method):
-    """L_sup (eq. 5) + CE to the teacher's hard labels: no noise, no ramp. CPS4 without its text maps."""
+    """L_sup (eq. 5) + CE to the teacher's hard labels, without noise. CPS4 without its text maps."""
 
     def __init__(self, settings: TrainSettings):
         super().__init__(settings)
@@ -54,14 +53,8 @@ class HardMeanTeacher(Method):
         )
         supervised = cross_entropy(y_l, batch.labels)
         consistency = cross_entropy(y_s, self.teacher(batch.unlabelled).argmax(1))
-        return {"total": supervised + consistency, "sup": supervised, "consistency": consistency}
+        total = supervised + ramp(batch.progress, self.settings.ramp) * consistency
+        return {"total": total, "sup": supervised, "consistency": consistency}
 
     def after_step(self, step: int) -> None:
         self.teacher.follow(self.student, step)
-
-
-def consistency_weight(progress: float) -> float:
-    """Return lambda(t) = 0.1 exp(-5 (1 - t/T)^2), zero at the start of the training."""
-    if progress < CONSISTENCY_START:
-        return 0.0
-    return CONSISTENCY_WEIGHT * math.exp(-5 * (1 - min(progress, 1.0)) ** 2)
