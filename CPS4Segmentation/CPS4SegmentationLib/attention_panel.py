@@ -143,6 +143,7 @@ class AttentionPanel(Panel):
         self.ui.introLabel.visible = not ready
 
     def _model_and_source(self) -> tuple[Path, Path]:
+        self.logic.ensure_engine()
         model = self.logic.checked_model(
             can_attend, _("The model was trained without prompts and has no attention maps.")
         )

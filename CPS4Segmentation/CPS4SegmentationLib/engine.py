@@ -109,7 +109,10 @@ class EngineProcess:
         data = chunk.data()
         data = data if isinstance(data, bytes) else data.encode()
         *lines, self._unfinished[channel] = (self._unfinished[channel] + data).split(b"\n")
-        return [line.decode("utf-8", "replace").rstrip("\r") for line in lines if line.strip()]
+        # A progress bar overwrites its line: what it said last counts.
+        return [
+            line.decode("utf-8", "replace").rstrip("\r").rpartition("\r")[2] for line in lines if line.strip()
+        ]
 
     def _on_finished(self, *_: int) -> None:
         self._read_output()

@@ -14,6 +14,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Failed
+from CPS4SegmentationLib.installation import install_missing
 from CPS4SegmentationLib.model_card import read_card
 from CPS4SegmentationLib.parameters import Parameters
 from CPS4SegmentationLib.settings import setting
@@ -33,6 +34,7 @@ class CPS4SegmentationLogic(ScriptedLoadableModuleLogic):
         self.worker = WorkerClient(self.log)
         self.volumes = VolumeFiles(self.folder)
         self.lines: list[str] = []
+        self._engine_checked = False
         self.on_line: Callable[[str], None] = lambda line: None
 
     def getParameterNode(self) -> Parameters:
@@ -67,6 +69,21 @@ class CPS4SegmentationLogic(ScriptedLoadableModuleLogic):
         if not needs(read_card(self.model)):
             raise CPS4Error(otherwise, _("Choose a model of stage 2 that was trained with CPS4."), self.model)
         return self.model
+
+    def ensure_engine(self) -> None:
+        """On first use, offer to install what the engine lacks. A Python of the user's own is left alone.
+
+        Raises:
+            CPS4Error: if packages are missing and stay so.
+        """
+        if self._engine_checked or setting("EnginePython"):
+            return
+        if not install_missing():
+            raise CPS4Error(
+                _("CPS4 cannot compute without its packages."),
+                _("Press the button again to install them, or choose a Python of your own under Settings."),
+            )
+        self._engine_checked = True
 
     def new_folder(self, name: str) -> Path:
         """Return a new empty folder inside the private one."""

@@ -58,9 +58,6 @@ def describe(card: dict) -> str:
     ]
     dice = (card.get("validation") or {}).get("validation_mdice")
     if dice is not None:
-        cases = data.get("validation_cases", "?")
-        sentences.append(
-            _("Dice {dice:.2f} on {cases} validation cases").format(dice=float(dice), cases=cases)
-        )
+        sentences.append(_("validation Dice {dice:.2f}").format(dice=float(dice)))
     sentences.append(_("{count} structures").format(count=len(card["classes"]) - 1))
     return "; ".join(sentences) + "."

@@ -105,6 +105,7 @@ class SegmentPanel(Panel):
             self.logic.checked_model(can_segment, _("The model cannot segment: its stage 2 is not trained."))
             if len(volumes) == 1:
                 check_volume(volumes[0])
+            self.logic.ensure_engine()
         except CPS4Error as error:
             show_error(error, self.logic.log)
             return

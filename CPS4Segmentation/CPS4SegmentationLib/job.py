@@ -1,0 +1,86 @@
+"""A job: commands of the engine, run one after the other in the background."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from slicer.i18n import tr as _
+
+from CPS4Core.events import Event, Failed
+from CPS4SegmentationLib.engine import EngineProcess
+
+STOPPED = 130
+"""Exit code of a command that the user stopped."""
+
+
+class Outcome(Enum):
+    """How a job ended."""
+
+    DONE = "done"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class Job:
+    """Runs commands until the last one is done, one fails, or the user stops it.
+
+    Args:
+        commands: arguments of ``cps4``, each command a list.
+        on_event: receives what the engine reports; a failure always comes as an event too.
+        on_log: receives lines for the log.
+        on_end: called once, with the outcome.
+    """
+
+    def __init__(
+        self,
+        commands: list[list[str]],
+        on_event: Callable[[Event], None],
+        on_log: Callable[[str], None],
+        on_end: Callable[[Outcome], None],
+    ):
+        self._waiting = list(commands)
+        self._on_event, self._on_log, self._on_end = on_event, on_log, on_end
+        self._process: EngineProcess | None = None
+        self._told = False
+        self._stopping = False
+        self._next()
+
+    def stop(self) -> None:
+        """Ask the running command to stop; it writes a checkpoint first."""
+        self._stopping = True
+        self._waiting.clear()
+        if self._process is not None:
+            self._process.send("cancel")
+
+    def close(self) -> None:
+        """Stop now and wait for it; nobody is told any more."""
+        self._on_event = self._on_end = lambda *_: None
+        if self._process is not None and self._process.running:
+            self.stop()
+            self._process.stop()
+
+    def _next(self) -> None:
+        arguments = [*self._waiting.pop(0), "--events"]
+        self._process = EngineProcess(arguments, self._take, self._on_log, self._on_command_end)
+
+    def _take(self, event: Event) -> None:
+        self._told = self._told or isinstance(event, Failed)
+        self._on_event(event)
+
+    def _on_command_end(self, code: int) -> None:
+        if self._stopping or code == STOPPED:
+            self._on_end(Outcome.STOPPED)
+        elif code != 0:
+            if not self._told:
+                self._on_event(
+                    Failed(
+                        _("The engine stopped unexpectedly."),
+                        _("Press Start to go on from the last checkpoint. The log under Settings says more."),
+                    )
+                )
+            self._on_end(Outcome.FAILED)
+        elif self._waiting:
+            self._next()
+        else:
+            self._on_end(Outcome.DONE)
