@@ -23,7 +23,11 @@ class NameList(dict[str, set[str]]):
 
 @cache
 def names_of(list_name: str) -> NameList:
-    return NameList(FOLDER / f"{list_name}.txt")
+    names = NameList(FOLDER / f"{list_name}.txt")
+    if (more := FOLDER / f"{list_name}_more.txt").is_file():
+        for name, members in NameList(more).items():
+            names[name] |= members
+    return names
 
 
 def members(class_name: str) -> set[str]:
