@@ -111,6 +111,11 @@ class TrainSettings(Group):
     validate_every: PositiveInt = 10
     """Epochs between two looks at the validation cases."""
 
+    dice_share: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the Dice loss in the supervised loss of ``supervised``, ``mean_teacher_hard`` and ``cps4``; the rest
+    is the cross-entropy of eq. 5."""
+    confidence: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Least probability of the teacher for a pixel to count in the loss of its hard labels (eq. 7)."""
     ramp: float = Field(default=0.0, ge=0.0, le=1.0)
     """Share of the training over which the pseudo-labels of ``cps4`` and ``mean_teacher_hard`` gain their weight;
     0: full weight from the start."""

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from CPS4Core.anatomy import IGNORE
+
 TargetKind = Literal["hard", "literal", "normalised"]
 
 
@@ -33,6 +35,23 @@ def enhance(teacher_probabilities: Tensor, text_maps: Tensor, kind: TargetKind =
     if kind == "literal":
         return total
     return total / total.sum(-3, keepdim=True)
+
+
+def keep_confident(target: Tensor, teacher_probabilities: Tensor, least: float) -> Tensor:
+    """Return a target without the pixels where the teacher is unsure.
+
+    Args:
+        target: labels, int64, shape (..., H, W); or class weights, shape (..., classes, H, W).
+        teacher_probabilities: softmax of the teacher's logits, shape (..., classes, H, W).
+        least: the teacher's least probability of its own class, 0 to 1.
+
+    Returns:
+        The target; where the teacher is below ``least``, ``IGNORE`` or zero weights.
+    """
+    sure, labels = teacher_probabilities.max(-3)
+    if target.shape == labels.shape:
+        return target.masked_fill(sure < least, IGNORE)
+    return target * (sure >= least).unsqueeze(-3)
 
 
 def ramp(progress: float, length: float) -> float:

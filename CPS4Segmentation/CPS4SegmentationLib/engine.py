@@ -79,10 +79,12 @@ class EngineProcess:
     def send(self, request: dict[str, Any] | str) -> None:
         """Write one line to the engine: a request of the worker, or a word such as ``cancel``."""
         line = request if isinstance(request, str) else json.dumps(request)
-        self._process.write(line.encode() + b"\n")
+        if self.running:
+            self._process.write(line.encode() + b"\n")
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """End the process now: close its input, wait for it, and kill it if it does not end by itself."""
+        """End the process now and tell nobody: close its input, wait, and kill it if it does not end by itself."""
+        self._on_end = lambda code: None
         if self._ended:
             return
         self._ended = True
@@ -126,6 +128,7 @@ class EngineProcess:
             self._end(-1)
 
     def _end(self, code: int) -> None:
+        """Tell of the end once the process's own signal is through: whoever hears of it may let go of the process."""
         if not self._ended:
             self._ended = True
-            self._on_end(code)
+            qt.QTimer.singleShot(0, lambda: self._on_end(code))

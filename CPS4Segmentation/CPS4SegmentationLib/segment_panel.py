@@ -38,6 +38,7 @@ class SegmentPanel(Panel):
         self._progress = ProgressDisplay(self.ui.progressBar)
         self._waiting: deque[str] = deque()
         self._running: str | None = None
+        self._job = 0
         names = (_("Automatic"), _("Graphics card (CUDA)"), _("Graphics (Apple)"), _("Processor"))
         for device, name in zip(DEVICES, names, strict=True):
             self.ui.deviceBox.addItem(name, device)
@@ -136,8 +137,9 @@ class SegmentPanel(Panel):
         source = self.logic.volumes.path_of(volume)
         target = self.logic.new_folder("segmentation") / "result.seg.nrrd"
         self._running = volume.GetID()
+        self._job += 1
+        job = self._job  # the next scene uses the same node IDs again
         self._progress.start(_("Starting"))
-        job = volume.GetID()
         self.logic.worker.segment(
             model,
             self.logic.device,
@@ -147,8 +149,8 @@ class SegmentPanel(Panel):
             lambda event: self._on_event(job, event),
         )
 
-    def _on_event(self, job: str, event: Event) -> None:
-        if job != self._running:
+    def _on_event(self, job: int, event: Event) -> None:
+        if job != self._job or self._running is None:
             return  # of a scene that was closed meanwhile
         if isinstance(event, Progress):
             self._progress.show(Progress(event.done, event.total, _("Segmenting"), event.seconds_left))
@@ -156,7 +158,7 @@ class SegmentPanel(Panel):
             self.logic.log(event.message)
             self.say(event.message)
         elif isinstance(event, Artifact):
-            self._take_result(job, event)
+            self._take_result(event)
         elif isinstance(event, Failed):
             self.say(in_words(event))
             self._next()
@@ -166,8 +168,8 @@ class SegmentPanel(Panel):
                 self.say(_("Stopped. Nothing was changed."))
             self._next()
 
-    def _take_result(self, job: str, event: Artifact) -> None:
-        volume = slicer.mrmlScene.GetNodeByID(job)
+    def _take_result(self, event: Artifact) -> None:
+        volume = slicer.mrmlScene.GetNodeByID(self._running)
         if volume is None:
             self.say(_("The volume was removed meanwhile; its result is dropped."))
             return

@@ -20,8 +20,6 @@ class Request:
     number: str
     fields: dict[str, Any]
     on_event: Callable[[Event], None]
-    model: tuple[str, str] = ("", "")
-    """The model folder and the device that the request needs."""
 
 
 class WorkerClient:
@@ -35,6 +33,7 @@ class WorkerClient:
         self._on_log = on_log
         self._process: EngineProcess | None = None
         self._loaded: tuple[str, str] | None = None
+        self._loaded_by = ""
         self._requests: dict[str, Request] = {}
         self._count = 0
 
@@ -46,7 +45,7 @@ class WorkerClient:
     def load(self, model: Path, device: str, on_event: Callable[[Event], None]) -> None:
         """Load a model; its card is in the details of the answer ``started``."""
         self._loaded = (str(model), device)
-        self._send({"do": "load", "model": str(model), "device": device}, on_event, self._loaded)
+        self._loaded_by = self._send({"do": "load", "model": str(model), "device": device}, on_event)
 
     def segment(
         self,
@@ -91,6 +90,8 @@ class WorkerClient:
         """Stop the running request and those that wait; each still gets its last answer."""
         if self._process is not None and self._requests:
             self._process.send({"do": "cancel"})
+            if self._loaded_by in self._requests:
+                self._loaded = None  # loading is given up too
 
     def close(self) -> None:
         """End the worker; nobody gets an answer any more."""
@@ -104,24 +105,31 @@ class WorkerClient:
         self, fields: dict[str, Any], model: Path, device: str, on_event: Callable[[Event], None]
     ) -> None:
         """Send a request to the worker with this model, loading it first where another one or none is there."""
-        needed = (str(model), device)
-        if self._loaded != needed or self._process is None:
-            # What goes wrong while loading is said by the request itself, which fails for the same reason.
-            self.load(model, device, lambda event: on_event(event) if isinstance(event, Warned) else None)
-        self._send(fields, on_event, needed)
+        failures: list[Failed] = []
 
-    def _send(
-        self, fields: dict[str, Any], on_event: Callable[[Event], None], model: tuple[str, str]
-    ) -> None:
+        def on_load(event: Event) -> None:
+            if isinstance(event, Warned):
+                on_event(event)
+            elif isinstance(event, Failed):
+                failures.append(event)
+
+        def on_answer(event: Event) -> None:
+            # If loading failed, that is why the request fails.
+            on_event(failures[0] if failures and isinstance(event, Failed) else event)
+
+        if self._loaded != (str(model), device) or self._process is None:
+            self.load(model, device, on_load)
+        self._send(fields, on_answer)
+
+    def _send(self, fields: dict[str, Any], on_event: Callable[[Event], None]) -> str:
+        """Send a request and return its number."""
         self._count += 1
-        request = Request(str(self._count), fields, on_event, model)
+        request = Request(str(self._count), fields, on_event)
         self._requests[request.number] = request
         if self._process is None:
-            process = EngineProcess(["worker"], self._on_event, self._on_log, self._on_end)
-            if not process.running:
-                return  # it could not be started, and said so
-            self._process = process
+            self._process = EngineProcess(["worker"], self._on_event, self._on_log, self._on_end)
         self._process.send({"request": request.number, **fields})
+        return request.number
 
     def _on_event(self, event: Event) -> None:
         request = self._requests.get(event.request or "")
@@ -129,7 +137,8 @@ class WorkerClient:
             return
         if isinstance(event, Finished | Failed):
             del self._requests[request.number]
-            if isinstance(event, Failed) and request.fields["do"] == "load":
+            loaded = isinstance(event, Finished) and not event.cancelled
+            if request.number == self._loaded_by and not loaded:
                 self._loaded = None
         request.on_event(event)
 

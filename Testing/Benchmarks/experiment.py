@@ -52,6 +52,7 @@ ENCODERS = {
     "softmax": ["encoders.attention=class_softmax", "pretrain.absent_classes=true"],
 }
 RAMP, GATE = "train.ramp=0.5", "train.presence_gate=true"
+DICE, SURE = "train.dice_share=0.5", "train.confidence=0.8"
 # Systems: name -> method, stage 1, settings, labelled ratio.
 SYSTEMS = {
     "supervised, 5 % labels": ("supervised", None, [], RATIO),
@@ -63,15 +64,35 @@ SYSTEMS = {
 }
 VARIANTS = {
     "CPS4, oracle maps": ("cps4", "paper", [], RATIO),
-    "CPS4, oracle maps, ramp": ("cps4", "paper", [RAMP], RATIO),
-    "CPS4, ramp, no text loss (eq. 6)": ("cps4", "paper", [RAMP, "train.text_weight=0"], RATIO),
-    "CPS4, ramp, absent classes, presence gate": ("cps4", "absent", [RAMP, GATE], RATIO),
-    "CPS4, ramp, class softmax, presence gate": (
-        "cps4",
-        "softmax",
-        [RAMP, GATE, "train.presence_threshold=0.3"],
+    "mean teacher, hard labels, ramp, Dice": ("mean_teacher_hard", None, [RAMP, DICE], RATIO),
+    "CPS4, ramp, Dice": ("cps4", "paper", [RAMP, DICE], RATIO),
+    "mean teacher, hard labels, ramp, Dice, confidence": (
+        "mean_teacher_hard",
+        None,
+        [RAMP, DICE, SURE],
         RATIO,
     ),
+    "CPS4, ramp, Dice, confidence": ("cps4", "paper", [RAMP, DICE, SURE], RATIO),
+    "CPS4, ramp, Dice, confidence, absent classes, gate": (
+        "cps4",
+        "absent",
+        [RAMP, DICE, SURE, GATE],
+        RATIO,
+    ),
+    "CPS4, ramp, Dice, confidence, class softmax, gate": (
+        "cps4",
+        "softmax",
+        [RAMP, DICE, SURE, GATE, "train.presence_threshold=0.3"],
+        RATIO,
+    ),
+    "CPS4, ramp, Dice, confidence, no text loss (eq. 6)": (
+        "cps4",
+        "paper",
+        [RAMP, DICE, SURE, "train.text_weight=0"],
+        RATIO,
+    ),
+    "supervised, 5 % labels, Dice": ("supervised", None, [DICE], RATIO),
+    "CPS4, oracle maps, ramp, Dice, confidence": ("cps4", "paper", [RAMP, DICE, SURE], RATIO),
     "supervised, all labels": ("supervised", None, [], 1.0),
 }
 """Tried on one seed."""

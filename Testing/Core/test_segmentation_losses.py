@@ -8,7 +8,7 @@ from torch import nn
 
 from CPS4Core.anatomy import IGNORE
 from CPS4Core.segmentation.losses import cross_entropy, dice_loss
-from CPS4Core.segmentation.pseudo_labels import MeanTeacher, enhance, ramp
+from CPS4Core.segmentation.pseudo_labels import MeanTeacher, enhance, keep_confident, ramp
 
 
 def pixels(*columns):
@@ -25,6 +25,14 @@ def test_enhance_by_hand():
     torch.testing.assert_close(
         enhance(teacher, text, "normalised")[:, 0, 1], torch.tensor([1.1, 1.3, 0.6]) / 3
     )
+
+
+def test_pixels_where_the_teacher_is_unsure_do_not_count():
+    teacher = pixels([0.7, 0.2, 0.1], [0.4, 0.35, 0.25])
+    assert keep_confident(torch.tensor([[2, 1]]), teacher, 0.6).tolist() == [[2, IGNORE]]
+    weights = torch.ones(3, 1, 2)
+    assert keep_confident(weights, teacher, 0.6).sum(0).tolist() == [[3, 0]]
+    assert keep_confident(weights, teacher, 0.0).equal(weights)
 
 
 def test_the_literal_sum_is_the_sum_of_both_cross_entropies():

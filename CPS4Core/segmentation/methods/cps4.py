@@ -8,7 +8,7 @@ from torch import Tensor
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.losses import cross_entropy
 from CPS4Core.segmentation.methods.method import Batch, Method
-from CPS4Core.segmentation.pseudo_labels import MeanTeacher, enhance, ramp
+from CPS4Core.segmentation.pseudo_labels import MeanTeacher, enhance, keep_confident, ramp
 
 
 class CPS4(Method):
@@ -26,8 +26,9 @@ class CPS4(Method):
         )
         y_t = self.teacher(batch.unlabelled)
         target = enhance(y_t, batch.text_maps, self.settings.enhanced_target)
+        target = keep_confident(target, y_t, self.settings.confidence)
 
-        supervised = cross_entropy(y_l, batch.labels)  # eq. 5
+        supervised = self.supervised_loss(y_l, batch.labels)  # eq. 5
         semi_text = cross_entropy(y_s, batch.text_labels)  # eq. 6
         semi_enhance = cross_entropy(y_s, target)  # eq. 7
         semi = (self.settings.text_weight * semi_text + semi_enhance) / 2

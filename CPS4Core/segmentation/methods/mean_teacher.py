@@ -8,7 +8,7 @@ from torch import Tensor
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.losses import cross_entropy, dice_loss
 from CPS4Core.segmentation.methods.method import Batch, Method
-from CPS4Core.segmentation.pseudo_labels import MeanTeacher, ramp
+from CPS4Core.segmentation.pseudo_labels import MeanTeacher, keep_confident, ramp
 
 CONSISTENCY_WEIGHT = 0.1
 CONSISTENCY_START = 1 / 30
@@ -51,8 +51,10 @@ class HardMeanTeacher(Method):
         y_l, y_s = self.student(torch.cat([batch.labelled, batch.unlabelled])).split(
             [len(batch.labelled), len(batch.unlabelled)]
         )
-        supervised = cross_entropy(y_l, batch.labels)
-        consistency = cross_entropy(y_s, self.teacher(batch.unlabelled).argmax(1))
+        y_t = self.teacher(batch.unlabelled)
+        target = keep_confident(y_t.argmax(1), y_t, self.settings.confidence)
+        supervised = self.supervised_loss(y_l, batch.labels)
+        consistency = cross_entropy(y_s, target)
         total = supervised + ramp(batch.progress, self.settings.ramp) * consistency
         return {"total": total, "sup": supervised, "consistency": consistency}
 

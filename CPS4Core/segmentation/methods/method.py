@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from CPS4Core.config import TrainSettings
+from CPS4Core.segmentation.losses import cross_entropy, dice_loss
 from CPS4Core.segmentation.unet import ResidualUNet
 
 
@@ -69,6 +70,12 @@ class Method(nn.Module):
         for module in self.modules():
             if isinstance(module, ResidualUNet):
                 module.load_state_dict(weights)
+
+    def supervised_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return L_sup: the cross-entropy of eq. 5 and, where the settings ask for it, the Dice loss."""
+        share = self.settings.dice_share
+        loss = cross_entropy(logits, labels)
+        return (1 - share) * loss + share * dice_loss(logits, labels) if share else loss
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the loss; ``total`` is what training minimises."""

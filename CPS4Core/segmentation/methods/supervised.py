@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from CPS4Core.segmentation.losses import cross_entropy
 from CPS4Core.segmentation.methods.method import Batch, Method
 
 
@@ -14,5 +13,5 @@ class Supervised(Method):
     needs_unlabelled = False
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        supervised = cross_entropy(self.student(batch.labelled), batch.labels)
+        supervised = self.supervised_loss(self.student(batch.labelled), batch.labels)
         return {"total": supervised, "sup": supervised}
