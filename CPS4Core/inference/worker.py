@@ -29,7 +29,6 @@ from CPS4Core.data.volumes import read_image
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Artifact, Event, Failed, Finished, Progress, Reporter, Started
 from CPS4Core.files import written_aside
-from CPS4Core.inference.attend import draw_panel
 from CPS4Core.inference.attention import AttentionMapper, EncodedVolume
 from CPS4Core.inference.batch import Job, segment_one
 from CPS4Core.inference.outputs import write_map, write_segmentation
@@ -164,6 +163,8 @@ class Worker:
             report(Progress(number + 1, len(prompts), "Attention maps"))
 
     def _figure(self, request: dict[str, Any], report: Reporter) -> None:
+        from CPS4Core.inference.attend import draw_panel  # imports matplotlib
+
         mapper = self._warm_mapper()
         volume = self._encoded(mapper, Path(request["input"]))
         path = Path(request["output"])

@@ -2,6 +2,8 @@
 
 Weights come by name or from a folder, as safetensors only. Nothing is downloaded: a name is looked up in the local
 cache of the model hub, and what is missing is an error that says how to get it.
+
+timm and transformers, which take seconds to import, are imported where an encoder is built: segmenting needs none.
 """
 
 from __future__ import annotations
@@ -10,12 +12,10 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from CPS4Core.config import EncoderSettings
 from CPS4Core.errors import CPS4Error
@@ -111,6 +111,8 @@ def build_vision_encoder(settings: EncoderSettings, size: tuple[int, int], pretr
     Raises:
         CPS4Error: if the model is not known, or its weights are missing or unreadable.
     """
+    import timm
+
     name, options = settings.vision, dict(settings.vision_options)
     folder = Path(name)
     if folder.is_dir():
@@ -151,6 +153,8 @@ def build_text_encoder(settings: EncoderSettings) -> TextEncoder:
     Raises:
         CPS4Error: if its files are missing or unreadable.
     """
+    from transformers import AutoModel, AutoTokenizer
+
     name = resolve_text_model(settings.text)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=True)
@@ -172,6 +176,8 @@ def rebuild_text_encoder(folder: Path, settings: EncoderSettings) -> TextEncoder
     Raises:
         CPS4Error: if the folder's files are missing or unreadable.
     """
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModel.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
