@@ -14,7 +14,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import BertConfig, BertModel
 
 from CPS4Core.anatomy import class_prompts
 from CPS4Core.cancellation import Cancellation
@@ -33,8 +33,11 @@ def write_text_model(folder: Path) -> Path:
     words = sorted({word for prompt in class_prompts() for word in prompt.rstrip(".").lower().split()})
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *words]
     folder.mkdir(parents=True, exist_ok=True)
+    # As Bio_ClinicalBERT comes: a list of words, read by the tokenizer that the configuration names.
     (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
+    (folder / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "BertTokenizer", "do_lower_case": true}'
+    )
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(vocabulary),

@@ -87,7 +87,9 @@ class AttentionMapper:
         upsampled, binary = self._upsampled_and_binary(A, volume)
         attention_image = volume.grid.map_from_slices(upsampled)
         binary_image = volume.grid.map_from_slices(binary.astype(np.float32)) >= 0.5
-        return PromptMap(prompt, label, attention_image, binary_image, float(A.max()))
+        # Not the peak of A: its largest token may lie in the padding beside the volume.
+        peak = float(sitk.GetArrayViewFromImage(attention_image).max())
+        return PromptMap(prompt, label, attention_image, binary_image, peak)
 
     @torch.inference_mode()
     def slice_maps(self, volume: EncodedVolume, text: str, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from CPS4Core.anatomy import class_prompts
 from CPS4Core.config import EncoderSettings
+from CPS4Core.errors import CPS4Error
 from CPS4Core.vision_language.encoders import (
     TextEncoder,
     VisionEncoder,
@@ -97,10 +98,17 @@ def build_model(settings: EncoderSettings, size: tuple[int, int]) -> ClassPrompt
     """Build the model for slices of ``size`` with the pretrained weights that ``settings`` name.
 
     Raises:
-        CPS4Error: if a model is not known or its weights are missing.
+        CPS4Error: if a model is not known, its weights are missing, or its tokenizer cannot tell the classes apart.
     """
     vision = build_vision_encoder(settings, size, pretrained=settings.vision_pretrained)
     model = ClassPromptModel(vision, build_text_encoder(settings), settings)
+    prompts = model.class_prompts()
+    if len({tuple(words) for words in model.text.tokenizer(prompts)["input_ids"]}) < len(prompts):
+        # A tokenizer that lost its list of words reads each of them as unknown, and says nothing.
+        raise CPS4Error(
+            f"The text encoder {settings.text!r} reads several class prompts as the same text.",
+            "Check that its folder holds vocab.txt or tokenizer.json, and that the prompt template names the class.",
+        )
     if settings.centre_prompts:
         model.centre_prompts()
     return model
