@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
 from CPS4Core.anatomy import terminology_entry
@@ -10,11 +15,12 @@ from CPS4Core.errors import CPS4Error
 from CPS4SegmentationLib.levels import OUTSIDE_COLOUR, moved, structure_named
 from CPS4SegmentationLib.segmentations import segments
 
-MOST_STATES = 10
+MOST_CHANGES = 20
+"""How many changes can be taken back."""
 
 
 class LevelChanges:
-    """Renames and removes segments, with an undo history.
+    """Renames and removes segments. Taking a change back touches nothing else, so painting done since stays.
 
     Args:
         node: the segmentation.
@@ -22,14 +28,12 @@ class LevelChanges:
 
     def __init__(self, node: slicer.vtkMRMLSegmentationNode):
         self._node = node
-        self._history = slicer.vtkSegmentationHistory()
-        self._history.SetMaximumNumberOfStates(MOST_STATES)
-        self._history.SetSegmentation(node.GetSegmentation())
+        self._take_back: deque[Callable[[], None]] = deque(maxlen=MOST_CHANGES)
 
     @property
     def can_undo(self) -> bool:
         """Whether there is a change to take back."""
-        return bool(self._history.IsRestorePreviousStateAvailable())
+        return bool(self._take_back)
 
     def shift(self, levels: int) -> None:
         """Move the names of all levels ``levels`` vertebrae down (negative: up).
@@ -42,14 +46,14 @@ class LevelChanges:
             raise CPS4Error(
                 _("The levels cannot move further: the last name is reached."), _("Move them the other way.")
             )
-        self._save()
+        self._remember_names()
         for segment, name in named:
             name_segment(segment, name)
 
     def rename(self, segment_id: str, name: str) -> None:
         """Give a segment a name; a segment that has the name already gets the old one."""
-        self._save()
-        segment = self._node.GetSegmentation().GetSegment(segment_id)
+        self._remember_names()
+        segment = self._segmentation.GetSegment(segment_id)
         for other in segments(self._node):
             if other is not segment and other.GetName() == name:
                 name_segment(other, segment.GetName())
@@ -57,15 +61,60 @@ class LevelChanges:
 
     def delete(self, segment_id: str) -> None:
         """Remove a segment."""
-        self._save()
-        self._node.GetSegmentation().RemoveSegment(segment_id)
+        place = self._segmentation.GetSegmentIndex(segment_id)
+        kept = slicer.vtkSegmentation()
+        kept.CopySegmentFromSegmentation(self._segmentation, segment_id)
+        self._segmentation.RemoveSegment(segment_id)
+
+        def take_back() -> None:
+            self._segmentation.CopySegmentFromSegmentation(kept, segment_id)
+            self._segmentation.SetSegmentIndex(segment_id, place)
+
+        self._take_back.append(take_back)
 
     def undo(self) -> bool:
         """Take back the last change; False if there is none."""
-        return bool(self._history.RestorePreviousState())
+        if not self._take_back:
+            return False
+        self._take_back.pop()()
+        return True
 
-    def _save(self) -> None:
-        self._history.SaveState()
+    @property
+    def _segmentation(self) -> slicer.vtkSegmentation:
+        return self._node.GetSegmentation()
+
+    def _remember_names(self) -> None:
+        """Make the names, colours and codes of now what ``undo`` brings back."""
+        ids = [self._segmentation.GetNthSegmentID(k) for k in range(self._segmentation.GetNumberOfSegments())]
+        before = {each: _Label.of(self._segmentation.GetSegment(each)) for each in ids}
+
+        def take_back() -> None:
+            for segment_id, label in before.items():
+                segment = self._segmentation.GetSegment(segment_id)
+                if segment is not None:  # it may have been removed elsewhere
+                    label.put_on(segment)
+
+        self._take_back.append(take_back)
+
+
+@dataclass(frozen=True)
+class _Label:
+    """What a segment is called, and the colour and the code that go with it."""
+
+    name: str
+    colour: tuple[float, float, float]
+    code: str
+
+    @classmethod
+    def of(cls, segment: slicer.vtkSegment) -> _Label:
+        code = vtk.reference("")
+        segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), code)
+        return cls(segment.GetName(), tuple(segment.GetColor()), str(code))
+
+    def put_on(self, segment: slicer.vtkSegment) -> None:
+        segment.SetName(self.name)
+        segment.SetColor(*self.colour)
+        segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), self.code)
 
 
 def name_segment(segment: slicer.vtkSegment, name: str) -> None:
@@ -74,6 +123,4 @@ def name_segment(segment: slicer.vtkSegment, name: str) -> None:
         return
     structure = structure_named(name)
     colour = OUTSIDE_COLOUR if structure is None else structure.color
-    segment.SetName(name)
-    segment.SetColor(*(each / 255 for each in colour))
-    segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), terminology_entry(structure))
+    _Label(name, tuple(each / 255 for each in colour), terminology_entry(structure)).put_on(segment)

@@ -97,6 +97,7 @@ class ReviewPanel(Panel):
         if self._changes is not None and self._changes.undo():
             self.say(_("The last change was taken back."))
             self._show_findings()
+            self.changed()
 
     def edit(self) -> None:
         """Open the segmentation, with the chosen structure selected, in the Segment Editor."""

@@ -1,0 +1,310 @@
+"""The panel Review: what to look at, level changes with undo, exports."""
+
+import csv
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from module_under_test import Module
+
+from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL, short_name, terminology_entry
+
+
+@pytest.fixture
+def module(slicer_harness, trained):
+    return Module(slicer_harness, trained)
+
+
+LEVELS = ["T12", "T12/L1", "L1", "L1/L2", "L2", "L2/L3", "L3"]
+
+
+def columns(volume_shape, names):
+    """Blocks from head to tail, one a structure, as masks (k, j, i) of a volume whose k points to the head."""
+    height = volume_shape[0] // (len(names) + 1)
+    masks = {}
+    for place, name in enumerate(names):
+        mask = np.zeros(volume_shape, np.uint8)
+        top = volume_shape[0] - place * height
+        mask[top - height : top, 10:20, 2:10] = 1
+        masks[name] = mask
+    return masks
+
+
+def segmentation_of(module, names=LEVELS, masks=None):
+    """A segmentation of blocks over a volume of 12 x 30 x 80 voxels, reviewed."""
+    slicer = module.slicer
+    volume = slicer.util.addVolumeFromArray(np.random.default_rng(0).normal(size=(80, 30, 12)), name="mr")
+    volume.SetSpacing(4.0, 1.0, 1.0)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "levels")
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    masks = masks or columns((80, 30, 12), names)
+    for name, mask in masks.items():
+        segment = node.GetSegmentation().AddEmptySegment("", name, [0.5, 0.5, 0.5])
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, segment, volume)
+    panel = module.panel("review")
+    panel.ui.segmentationSelector.setCurrentNode(node)
+    module.harness.process_events()
+    return panel, node
+
+
+def names_of(node):
+    segmentation = node.GetSegmentation()
+    return [segmentation.GetNthSegment(k).GetName() for k in range(segmentation.GetNumberOfSegments())]
+
+
+def rows(panel):
+    table = panel.ui.structureTable
+    return [[table.item(row, column).text() for column in range(5)] for row in range(table.rowCount)]
+
+
+def pick(panel, name):
+    (row,) = [k for k, row in enumerate(rows(panel)) if row[0] == name]
+    panel.ui.structureTable.setCurrentCell(row, 0)
+
+
+def test_volume_height_and_centre_by_hand(module):
+    panel, _ = segmentation_of(module)
+    assert {row[0] for row in rows(panel)} == set(LEVELS)
+    for row in rows(panel):  # blocks of 10 x 10 x 8 voxels of 1 x 1 x 4 mm
+        assert float(row[1]) == pytest.approx(10 * 10 * 8 * 4 / 1000, abs=0.05)
+        assert float(row[2]) == pytest.approx(10.0, abs=0.05)
+    assert "Nothing conspicuous" in panel.ui.summaryLabel.text
+    pick(panel, "L1")
+    jumped = module.slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode().GetSliceToRAS()
+    centre_of_third_block = 80 - 2.5 * 10 - 0.5
+    assert jumped.GetElement(2, 3) == pytest.approx(centre_of_third_block, abs=0.6)
+
+
+def test_what_is_wrong_stands_at_the_top(module):
+    masks = columns((80, 30, 12), LEVELS)
+    masks.pop("L1")  # missing
+    masks["L2"], masks["L3"] = masks["L3"], masks["L2"]  # out of order
+    masks["T12/L1"] = masks["T12/L1"] * (np.arange(12) < 5)  # one-sided
+    masks["L1/L2"] = masks["L1/L2"] * (np.arange(30)[:, None] < 11)  # too small
+    panel, _ = segmentation_of(module, masks=masks)
+    flags = {row[0]: row[4] for row in rows(panel)}
+    assert flags["L1"] == "missing"
+    assert "out of order" in flags["L2"]
+    assert "out of order" in flags["L3"]
+    assert "one-sided" in flags["T12/L1"]
+    assert "too small" in flags["L1/L2"]
+    assert flags["T12"] == ""
+    flagged = [bool(row[4]) for row in rows(panel)]
+    assert flagged == sorted(flagged, reverse=True)
+    assert f"{sum(flagged)} to look at" in panel.ui.summaryLabel.text
+
+
+def test_an_engine_result_has_confidence(module):
+    module.choose_model()
+    module.load()
+    node = module.segment()
+    panel = module.panel("review")
+    assert panel.segmentation is node
+    found = [row for row in rows(panel) if row[1]]
+    assert found
+    assert all(0 < float(row[3]) <= 1 for row in found)
+
+
+def test_all_levels_shift_and_undo_brings_them_back(module):
+    panel, node = segmentation_of(module)
+    panel.ui.levelsDownButton.click()
+    assert names_of(node) == ["L1", "L1/L2", "L2", "L2/L3", "L3", "L3/L4", "L4"]
+    segment = node.GetSegmentation().GetNthSegment(0)
+    structure = next(each for each in BY_LABEL.values() if each.short == "L1")
+    assert np.allclose(segment.GetColor(), np.array(structure.color) / 255, atol=0.01)
+    import vtk
+
+    tag = vtk.reference("")
+    assert segment.GetTag("TerminologyEntry", tag)
+    assert str(tag) == terminology_entry(structure)
+    panel.ui.undoButton.click()
+    assert names_of(node) == LEVELS
+    panel.ui.levelsUpButton.click()
+    panel.ui.levelsUpButton.click()
+    assert names_of(node)[0] == "T10"
+    panel.ui.undoButton.click()
+    panel.ui.undoButton.click()
+    assert names_of(node) == LEVELS
+    assert not panel.ui.undoButton.enabled
+
+
+def test_levels_that_leave_the_table_come_back(module):
+    names = [short_name(label) for label in HEAD_TO_TAIL]
+    panel, node = segmentation_of(module, names)
+    panel.ui.levelsUpButton.click()
+    assert names_of(node)[:3] == ["T8", "T8/T9", "T9"]
+    assert len(set(names_of(node))) == len(names)
+    panel.ui.levelsDownButton.click()
+    assert names_of(node) == names
+    for _ in range(4):
+        panel.ui.levelsDownButton.click()
+    before = names_of(node)
+    panel.ui.levelsDownButton.click()  # below S5 there is nothing
+    assert names_of(node) == before
+    (message,) = module.harness.dialogs.errors
+    assert "cannot move further" in message.text
+
+
+def test_rename_exchanges_names_only_when_asked(module):
+    panel, node = segmentation_of(module)
+    pick(panel, "L1")
+    panel.ui.nameBox.currentText = "L4"
+    panel.ui.renameButton.click()
+    assert names_of(node) == ["T12", "T12/L1", "L4", "L1/L2", "L2", "L2/L3", "L3"]
+    pick(panel, "L4")
+    panel.ui.nameBox.currentText = "L2"
+    module.harness.dialogs.answer("No")
+    panel.ui.renameButton.click()
+    assert "L4" in names_of(node)
+    module.harness.dialogs.answer("Yes")
+    panel.ui.renameButton.click()
+    assert names_of(node) == ["T12", "T12/L1", "L2", "L1/L2", "L4", "L2/L3", "L3"]
+    panel.ui.undoButton.click()
+    panel.ui.undoButton.click()
+    assert names_of(node) == LEVELS
+
+
+def test_undo_after_undo_and_another_change_takes_one_click_a_change(module):
+    panel, node = segmentation_of(module)
+    panel.ui.levelsDownButton.click()
+    panel.ui.levelsDownButton.click()
+    panel.ui.undoButton.click()
+    panel.ui.levelsDownButton.click()
+    assert names_of(node)[0] == "L2"
+    panel.ui.undoButton.click()
+    assert names_of(node)[0] == "L1"
+    panel.ui.undoButton.click()
+    assert names_of(node) == LEVELS
+    assert not panel.ui.undoButton.enabled
+
+
+def test_undo_of_a_name_keeps_what_was_painted_since(module):
+    panel, node = segmentation_of(module)
+    panel.ui.levelsDownButton.click()
+    volume, segment = module.slicer.util.getNode("mr"), node.GetSegmentation().GetNthSegmentID(0)
+    mask = module.slicer.util.arrayFromSegmentBinaryLabelmap(node, segment, volume)
+    mask[70, 25, 5] = 1
+    module.slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, segment, volume)
+    panel.ui.undoButton.click()
+    assert names_of(node) == LEVELS
+    assert module.slicer.util.arrayFromSegmentBinaryLabelmap(node, segment, volume)[70, 25, 5]
+
+
+def test_a_deleted_structure_comes_back_with_its_voxels(module):
+    panel, node = segmentation_of(module)
+    before = {row[0]: row[1:4] for row in rows(panel)}
+    pick(panel, "L1")
+    panel.ui.deleteButton.click()
+    assert "L1" not in names_of(node)
+    assert {row[0]: row[4] for row in rows(panel)}["L1"] == "missing"
+    panel.ui.undoButton.click()
+    assert names_of(node) == LEVELS
+    assert {row[0]: row[1:4] for row in rows(panel)} == before
+
+
+def test_an_edit_elsewhere_is_measured_again(module):
+    panel, node = segmentation_of(module)
+    volume = module.slicer.util.getNode("mr")
+    segment = node.GetSegmentation().GetNthSegmentID(2)
+    mask = module.slicer.util.arrayFromSegmentBinaryLabelmap(node, segment, volume)
+    mask[:, :15] = 0
+    module.slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, segment, volume)
+    module.panel("segment")
+    module.panel("review")
+    volumes = {row[0]: float(row[1]) for row in rows(panel)}
+    assert volumes["L1"] == pytest.approx(1.6, abs=0.06)
+
+
+def test_labels_are_exported_on_the_grid_of_the_volume(module, tmp_path):
+    module.choose_model()
+    volume = module.load()
+    node = module.segment()
+    panel = module.panel("review")
+    target = tmp_path / "étiquettes" / "out.nii.gz"
+    target.parent.mkdir()
+    module.harness.dialogs.answer(str(target))
+    panel.ui.exportNiftiButton.click()
+    assert "Saved" in panel.ui.statusLabel.text
+    # Slicer turns a left-handed grid round when it loads a scan; the voxels are the same ones in the patient.
+    source = sitk.DICOMOrient(sitk.ReadImage(str(module.scan)), "LPS")
+    labels = sitk.DICOMOrient(sitk.ReadImage(str(target)), "LPS")
+    assert labels.GetSize() == source.GetSize()
+    for mine, theirs in (
+        (labels.GetOrigin(), source.GetOrigin()),
+        (labels.GetSpacing(), source.GetSpacing()),
+        (labels.GetDirection(), source.GetDirection()),
+    ):
+        assert np.allclose(mine, theirs, atol=1e-4)
+    found = sitk.GetArrayFromImage(labels)
+    for k, name in enumerate(names_of(node)):
+        label = next(each.label for each in BY_LABEL.values() if each.short == name)
+        segment = node.GetSegmentation().GetNthSegmentID(k)
+        mask = module.slicer.util.arrayFromSegmentBinaryLabelmap(node, segment, volume)
+        assert mask.sum() == (found == label).sum()
+    assert [path.name for path in target.parent.iterdir()] == ["out.nii.gz"]
+
+
+def test_the_segmentation_is_exported_with_names(module, tmp_path):
+    panel, _ = segmentation_of(module)
+    module.harness.dialogs.answer(str(tmp_path / "mine"))
+    panel.ui.exportSegmentationButton.click()
+    header = sitk.ReadImage(str(tmp_path / "mine.seg.nrrd"))
+    names = {header.GetMetaData(key) for key in header.GetMetaDataKeys() if key.endswith("_Name")}
+    assert names == set(LEVELS)
+
+
+def test_measurements_become_a_table_and_a_file(module, tmp_path):
+    panel, _ = segmentation_of(module)
+    module.harness.dialogs.answer(str(tmp_path / "sizes.csv"))
+    panel.ui.exportTableButton.click()
+    with (tmp_path / "sizes.csv").open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert {each["structure"] for each in lines} == set(LEVELS)
+    assert float(lines[0]["volume (ml)"]) == pytest.approx(3.2)
+    table = module.slicer.util.getNode("levels measurements")
+    assert table.GetTable().GetNumberOfRows() == len(LEVELS)
+    module.harness.dialogs.answer(str(tmp_path / "sizes.csv"))
+    panel.ui.exportTableButton.click()
+    assert len(module.slicer.util.getNodesByClass("vtkMRMLTableNode")) == 1
+
+
+def test_an_export_that_fails_keeps_the_older_file(module, tmp_path, monkeypatch):
+    panel, _ = segmentation_of(module)
+    target = tmp_path / "old.nii.gz"
+    target.write_text("precious")
+    monkeypatch.setattr(module.slicer.util, "exportNode", lambda *_: False)
+    module.harness.dialogs.answer(str(target))
+    panel.ui.exportNiftiButton.click()
+    (message,) = module.harness.dialogs.errors
+    assert "could not be written" in message.text
+    assert target.read_text() == "precious"
+    assert not module.slicer.util.getNodesByClass("vtkMRMLLabelMapVolumeNode")
+
+
+def test_dicom_export_without_an_exporter_names_the_extension(module, tmp_path):
+    panel, _ = segmentation_of(module)
+    module.harness.dialogs.answer(str(tmp_path))
+    panel.ui.exportDicomButton.click()
+    (message,) = module.harness.dialogs.errors
+    assert "QuantitativeReporting" in message.text
+
+
+def test_edit_opens_the_segment_editor_on_the_structure(module):
+    panel, node = segmentation_of(module)
+    pick(panel, "L2")
+    panel.ui.editButton.click()
+    assert module.slicer.util.selectedModule() == "SegmentEditor"
+    editor = module.slicer.modules.segmenteditor.widgetRepresentation().self().editor
+    assert editor.segmentationNode() is node
+    assert node.GetSegmentation().GetSegment(editor.currentSegmentID()).GetName() == "L2"
+
+
+def test_an_empty_segmentation_and_none_are_said(module):
+    panel = module.panel("review")
+    assert "Choose a segmentation" in panel.ui.summaryLabel.text
+    assert not panel.ui.exportNiftiButton.enabled
+    node = module.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "empty")
+    panel.ui.segmentationSelector.setCurrentNode(node)
+    assert "empty" in panel.ui.summaryLabel.text
+    assert not panel.ui.levelsUpButton.enabled
