@@ -71,6 +71,9 @@ def as_user_error(error: OSError, path: str | Path) -> CPS4Error:
         return CPS4Error("The disk is full.", "Free some space and start again; nothing was lost.", path)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return CPS4Error("The folder cannot be written.", "Choose another output folder.", path)
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        path = next((each for each in (Path(path), *Path(path).parents) if each.is_file()), path)
+        return CPS4Error("A file stands where a folder is needed.", "Choose another output folder.", path)
     return CPS4Error(f"Reading or writing failed: {error.strerror}.", "Check the disk and the path.", path)
 
 

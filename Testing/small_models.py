@@ -77,8 +77,12 @@ def tiny_settings(text_model: Path) -> Settings:
 
 
 def train_finding_model(folder: Path) -> Path:
-    """Train a model, small but good enough to find vertebrae in small phantoms, and return its folder."""
+    """Train a model, small but good enough to find vertebrae in small phantoms, and return its folder.
+
+    ``settings.txt`` beside it holds the changes that make training a matter of seconds, as the panel Train takes them.
+    """
     text = write_text_model(folder / "text model")
+    (folder / "settings.txt").write_text(";".join(tiny_changes(text)))
     data = write_phantom_data_set(folder / "data", 8, test_cases=1, labelled=6, options=TINY_PHANTOMS)
     changes = [
         *tiny_changes(text),

@@ -102,8 +102,13 @@ class CPS4SegmentationLogic(ScriptedLoadableModuleLogic):
 
 
 def in_words(event: Failed | CPS4Error) -> str:
-    """Return an error as the user reads it: what is wrong, and the next step."""
-    return f"{event.problem} {event.remedy}"
+    """Return an error as the user reads it: the file, what is wrong, and the next step."""
+    words = f"{event.problem} {event.remedy}"
+    path = Path(event.path) if event.path else None
+    # The copy of a volume that the engine reads would tell the user nothing.
+    if path is None or Path(slicer.app.temporaryPath) in path.parents or path.name in words:
+        return words
+    return f"{path.name}: {words}"
 
 
 def show_error(error: Failed | CPS4Error, log: Callable[[str], None]) -> None:
