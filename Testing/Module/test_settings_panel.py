@@ -1,0 +1,135 @@
+"""The panel Settings: installation with consent, a Python of the user's own, the log."""
+
+import importlib.metadata
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from module_under_test import Module
+
+
+@pytest.fixture
+def module(slicer_harness, trained):
+    return Module(slicer_harness, trained)
+
+
+@pytest.fixture
+def without(module, monkeypatch):
+    """`without("timm", ...)`: Slicer's own Python computes, and lacks these packages until they are installed."""
+    import qt
+    from slicer import packaging
+
+    qt.QSettings().setValue("CPS4/EnginePython", "")
+    packaging.requested.clear()
+    lacking: set[str] = set()
+    real = importlib.metadata.version
+
+    def version(name):
+        if name in lacking:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    def install(requirements):
+        lacking.difference_update(re.split("[<>=!~ ]", each)[0] for each in requirements)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(packaging, "on_install", install)
+    return lacking.update
+
+
+def test_what_is_missing_is_named_with_sizes_and_installed_with_consent(module, without):
+    from slicer import packaging
+
+    without(["torch", "timm"])
+    panel = module.panel("settings")
+    panel.refresh()
+    assert panel.ui.installButton.enabled
+    module.harness.dialogs.answer("Ok")
+    panel.ui.installButton.click()
+    (question,) = module.harness.dialogs.messages
+    assert "torch (2500 MB)" in question.text
+    assert "timm (3 MB)" in question.text
+    assert "2.5 GB" in question.text
+    assert [re.split("[<>=]", each)[0] for each in packaging.requested] == ["torch", "timm"]
+    assert not panel.ui.installButton.enabled
+    module.wait(lambda: "Computes on" in panel.ui.engineLabel.text)
+
+
+def test_slicers_own_packages_are_pinned(module, without, monkeypatch):
+    from slicer import packaging
+
+    pins = []
+
+    def install(requirements, constraints=None, **_):
+        pins.append(Path(constraints).read_text(encoding="utf-8"))
+        packaging.on_install(requirements)
+
+    monkeypatch.setattr(packaging, "pip_install", install)
+    without(["timm"])
+    module.harness.dialogs.answer("Ok")
+    module.panel("settings").ui.installButton.click()
+    module.panel("settings").refresh()
+    assert f"numpy=={importlib.metadata.version('numpy')}" in pins[0]
+    assert f"SimpleITK=={importlib.metadata.version('SimpleITK')}" in pins[0]
+
+
+def test_nothing_is_installed_without_consent(module, without):
+    from slicer import packaging
+
+    without(["timm"])
+    module.choose_model()
+    module.load()
+    module.harness.dialogs.answer("Cancel")
+    module.panel("segment").ui.segmentButton.click()
+    assert not packaging.requested
+    assert "cannot compute without its packages" in module.harness.dialogs.errors[0].text
+    assert not module.slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+
+
+def test_an_installation_that_fails_says_what_to_do(module, without, monkeypatch):
+    from slicer import packaging
+
+    def fail(requirements):
+        raise RuntimeError("no route to host")
+
+    without(["timm"])
+    monkeypatch.setattr(packaging, "on_install", fail)
+    module.harness.dialogs.answer("Ok")
+    module.panel("settings").ui.installButton.click()
+    (message,) = module.harness.dialogs.errors
+    assert "no route to host" in message.text
+    assert "Python of your own" in message.text
+
+
+def test_a_python_of_the_users_own_is_checked(module, tmp_path):
+    panel = module.panel("settings")
+    panel.ui.pythonEdit.currentPath = str(tmp_path / "no such python")
+    assert "no such program" in panel.ui.engineLabel.text
+    panel.ui.pythonEdit.currentPath = sys.executable
+    panel.ui.checkButton.click()
+    module.wait(lambda: "Ready" in panel.ui.engineLabel.text)
+    assert "Processor" in panel.ui.engineLabel.text or "cpu" in panel.ui.engineLabel.text.lower()
+
+
+def test_a_python_without_the_engine_is_told(module, tmp_path):
+    import venv
+
+    venv.create(tmp_path / "bare", symlinks=sys.platform != "win32")
+    python = tmp_path / "bare" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    panel = module.panel("settings")
+    panel.ui.pythonEdit.currentPath = str(python)
+    module.wait(lambda: "Looking" not in panel.ui.engineLabel.text)
+    assert "does not run with this Python" in panel.ui.engineLabel.text
+    assert "Traceback" not in panel.ui.engineLabel.text
+    assert any("No module named" in line for line in module.widget.logic.lines)
+
+
+def test_the_log_is_shown_and_copied(module):
+    import qt
+
+    panel = module.panel("settings")
+    module.widget.logic.log("a line for the log")
+    assert "a line for the log" in panel.ui.logEdit.plainText
+    panel.ui.copyButton.click()
+    assert "a line for the log" in qt.QApplication.clipboard().text()
