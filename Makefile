@@ -19,7 +19,7 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
+	PYTHONPATH=CPS4Segmentation $(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
 bench: $(INSTALLED)

@@ -65,7 +65,7 @@ class CPS4SegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.tabs.connect("currentChanged(int)", self._refresh)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self.initializeParameterNode()
 
     def cleanup(self):
@@ -92,6 +92,12 @@ class CPS4SegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneEndClose(self, caller, event):
         """There is another scene."""
         self.initializeParameterNode()
+
+    def onSceneEndImport(self, caller, event):
+        """A saved scene is there; if the panels know its parameter node already, that has new contents."""
+        self.initializeParameterNode()
+        for panel in self.panels:
+            panel.reconnect()
 
     def initializeParameterNode(self):
         """Connect the panels with the parameters of the scene."""

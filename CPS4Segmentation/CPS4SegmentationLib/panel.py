@@ -42,6 +42,12 @@ class Panel:
             self.parameters.disconnectGui(self._gui_tag)
             self.parameters, self._gui_tag = None, None
 
+    def reconnect(self) -> None:
+        """Show the parameters again, for their node was filled anew; what runs goes on."""
+        if self.parameters is not None:
+            self.parameters.disconnectGui(self._gui_tag)
+            self.use_scene(self.parameters)
+
     def refresh(self) -> None:
         """Enable what can be done now; called whenever something that panels share has changed."""
 
