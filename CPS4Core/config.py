@@ -121,6 +121,8 @@ class TrainSettings(Group):
     0: full weight from the start."""
     text_weight: float = Field(default=1.0, ge=0.0)
     """Weight of the text loss (eq. 6) beside the enhanced one (eq. 7)."""
+    text_trust: Literal["full", "measured"] = "full"
+    """How much the text maps count: fully, or each class's as much as it agrees with the validation labels (Dice)."""
     enhanced_target: Literal["hard", "literal", "normalised"] = "hard"
     """Target of eq. 7: argmax of the sum, the sum itself, or the sum divided by 2."""
     presence_gate: bool = False

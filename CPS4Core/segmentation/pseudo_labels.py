@@ -22,7 +22,8 @@ def enhance(teacher_probabilities: Tensor, text_maps: Tensor, kind: TargetKind =
 
     Args:
         teacher_probabilities: softmax of the teacher's logits, shape (..., classes, H, W).
-        text_maps: y_text, the stacked binary maps of eq. 3, bool or 0 and 1, the same shape.
+        text_maps: y_text, the stacked binary maps of eq. 3, the same shape: bool, or the weight of each where it is
+            set, 0 to 1.
         kind: ``hard``: argmax of the sum; ``literal``: the sum itself, so that the loss equals
             CE(s, y_t) + CE(s, y_text); ``normalised``: the sum scaled to one over the classes.
 

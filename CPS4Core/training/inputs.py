@@ -30,7 +30,12 @@ class TrainingInputs:
     @property
     def shown_case(self) -> str | None:
         """The validation case whose preview a training shows, None if none could be read."""
-        return next((case for case in self.split.validation if case in self.store.counts), None)
+        return next(iter(self.validation_cases), None)
+
+    @property
+    def validation_cases(self) -> list[str]:
+        """The validation cases that could be read."""
+        return [case for case in self.split.validation if case in self.store.counts]
 
     def facts(self) -> dict[str, Any]:
         """Return what a model card says of the data: counts, and a hash of the list of cases and their use."""

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from CPS4Core.anatomy import BACKGROUND, NUM_CLASSES, short_name
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import Settings
 from CPS4Core.data.augment import Augmentation, draw
@@ -37,6 +38,7 @@ from CPS4Core.training.run_folder import RunFolder
 from CPS4Core.training.sampling import EndlessShuffle
 from CPS4Core.training.stage import Stage
 from CPS4Core.training.text_maps import TextMaps, compute_text_maps
+from CPS4Core.training.text_trust import measure_text_trust
 from CPS4Core.vision_language.maps import gate_absent, merge_maps, threshold_maps, upsample
 
 RATE_DROP = 5
@@ -50,7 +52,7 @@ class Segmentation(Stage):
         inputs: prepared slices and their split.
         settings: the whole settings of the run.
         accelerator: device and processes.
-        text_maps: of the unlabelled slices, for a method that needs them.
+        text_maps: of the unlabelled and the validation slices, for a method that needs them.
         encoders: model folder of stage 1, which the finished model takes along.
         start: model folder whose network to begin with.
         model_folder: where the best network is written.
@@ -72,6 +74,7 @@ class Segmentation(Stage):
         self.settings = settings
         self.accelerator = accelerator
         self.text_maps = text_maps
+        self.trust = self._measured_trust()
         self.encoders = encoders
         self.model_folder = model_folder
         train = settings.train
@@ -136,8 +139,12 @@ class Segmentation(Stage):
             else unlabelled,
         }
         if "attention" in on_device:
-            maps = self._text_maps(on_device["attention"], on_device["thresholds"], change_u)
-            batch["text_maps"], batch["text_labels"] = maps
+            stacked, batch["text_labels"] = self._text_maps(
+                on_device["attention"], on_device["thresholds"], change_u
+            )
+            trust = self.trust.to(device)
+            batch["text_maps"] = stacked * trust[:, None, None]
+            batch["text_trust"] = float(self.trust[BACKGROUND])
         return Batch(**batch, progress=step / self.total_steps, step=step)
 
     def split(self, batch: Batch, parts: int) -> list[tuple]:
@@ -151,9 +158,7 @@ class Segmentation(Stage):
         """Return mDice and mIoU over the validation cases, on the canvas."""
         network = self.module.network
         pairs = []
-        for case in self.inputs.split.validation:
-            if case not in self.inputs.store.counts:
-                continue
+        for case in self.inputs.validation_cases:
             images = torch.from_numpy(self.inputs.store.images(case)).unsqueeze(1)
             with self.accelerator.autocast():
                 predicted = [
@@ -209,12 +214,34 @@ class Segmentation(Stage):
         seeds = [[self.settings.seed, stream, start + place] for place in range(self.batch)]
         return draw(self.settings.input.size, self.settings.augment, seeds, self.accelerator.device)
 
+    def _measured_trust(self) -> Tensor:
+        """Return the weight of each class's text maps, shape (classes,)."""
+        if self.text_maps is None or self.settings.train.text_trust == "full":
+            return torch.ones(NUM_CLASSES)
+        cases = self.inputs.validation_cases
+        store = self.inputs.store
+        return measure_text_trust(
+            [self._binary_maps(case) for case in cases], [store.labels(case) for case in cases]
+        )
+
+    def _binary_maps(self, case: str) -> Tensor:
+        """Return the binary maps of all slices of a case, (slices, classes, H, W)."""
+        size = self.settings.input.size
+        stacks = []
+        for k in range(self.inputs.store.counts[case]):
+            A = torch.from_numpy(self.text_maps.attention(case, k))
+            thresholds = self._gated(torch.from_numpy(self.text_maps.thresholds(case, k)), A)
+            stacks.append(threshold_maps(upsample(A, size), thresholds))
+        return torch.stack(stacks)
+
+    def _gated(self, thresholds: Tensor, A: Tensor) -> Tensor:
+        train = self.settings.train
+        return gate_absent(thresholds, A, train.presence_threshold) if train.presence_gate else thresholds
+
     def _text_maps(self, A: Tensor, thresholds: Tensor, change: Augmentation) -> tuple[Tensor, Tensor]:
         """Return y_text, stacked and merged, of slices that ``change`` augments."""
-        if self.settings.train.presence_gate:
-            thresholds = gate_absent(thresholds, A, self.settings.train.presence_threshold)
         warped = change.attention(A)
-        stacked = threshold_maps(warped, thresholds) & change.inside.unsqueeze(1)
+        stacked = threshold_maps(warped, self._gated(thresholds, A)) & change.inside.unsqueeze(1)
         return stacked, merge_maps(stacked, warped)
 
 
@@ -281,14 +308,19 @@ def train(
                 maps = compute_text_maps(
                     load_encoders(encoders),
                     inputs.store,
-                    [*inputs.split.unlabelled, *([inputs.shown_case] if inputs.shown_case else [])],
+                    [*inputs.split.unlabelled, *inputs.validation_cases],
                     run.path / "text_maps" / identity["encoders"][:12],
                     accelerator.device,
                     run.report,
                     cancellation,
                 )
         stage = Segmentation(inputs, settings, accelerator, maps, encoders, start, run.model)
-        run.report(Started("train", {"device": str(accelerator.device), "steps": stage.total_steps}))
+        details = {"device": str(accelerator.device), "steps": stage.total_steps}
+        if maps is not None and settings.train.text_trust == "measured":
+            details["text_trust"] = {
+                short_name(k): round(float(each), 3) for k, each in enumerate(stage.trust)
+            }
+        run.report(Started("train", details))
         TrainingLoop(stage, run, settings, accelerator, cancellation).run()
     return run.model
 

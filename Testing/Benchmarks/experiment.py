@@ -53,6 +53,7 @@ ENCODERS = {
 }
 RAMP, GATE = "train.ramp=0.5", "train.presence_gate=true"
 DICE, SURE = "train.dice_share=0.5", "train.confidence=0.8"
+TRUST = [RAMP, DICE, 'train.enhanced_target="normalised"', 'train.text_trust="measured"']
 # Systems: name -> method, stage 1, settings, labelled ratio.
 SYSTEMS = {
     "supervised, 5 % labels": ("supervised", None, [], RATIO),
@@ -73,26 +74,16 @@ VARIANTS = {
         RATIO,
     ),
     "CPS4, ramp, Dice, confidence": ("cps4", "paper", [RAMP, DICE, SURE], RATIO),
-    "CPS4, ramp, Dice, confidence, absent classes, gate": (
-        "cps4",
-        "absent",
-        [RAMP, DICE, SURE, GATE],
-        RATIO,
-    ),
-    "CPS4, ramp, Dice, confidence, class softmax, gate": (
+    "CPS4, trust": ("cps4", "paper", TRUST, RATIO),
+    "CPS4, trust, oracle maps": ("cps4", "paper", TRUST, RATIO),
+    "CPS4, trust, absent classes, gate": ("cps4", "absent", [*TRUST, GATE], RATIO),
+    "CPS4, trust, class softmax, gate": (
         "cps4",
         "softmax",
-        [RAMP, DICE, SURE, GATE, "train.presence_threshold=0.3"],
-        RATIO,
-    ),
-    "CPS4, ramp, Dice, confidence, no text loss (eq. 6)": (
-        "cps4",
-        "paper",
-        [RAMP, DICE, SURE, "train.text_weight=0"],
+        [*TRUST, GATE, "train.presence_threshold=0.3"],
         RATIO,
     ),
     "supervised, 5 % labels, Dice": ("supervised", None, [DICE], RATIO),
-    "CPS4, oracle maps, ramp, Dice, confidence": ("cps4", "paper", [RAMP, DICE, SURE], RATIO),
     "supervised, all labels": ("supervised", None, [], 1.0),
 }
 """Tried on one seed."""

@@ -31,7 +31,7 @@ class CPS4(Method):
         supervised = self.supervised_loss(y_l, batch.labels)  # eq. 5
         semi_text = cross_entropy(y_s, batch.text_labels)  # eq. 6
         semi_enhance = cross_entropy(y_s, target)  # eq. 7
-        semi = (self.settings.text_weight * semi_text + semi_enhance) / 2
+        semi = (self.settings.text_weight * batch.text_trust * semi_text + semi_enhance) / 2
         total = ramp(batch.progress, self.settings.ramp) * semi + supervised
         return {"total": total, "sup": supervised, "semi_text": semi_text, "semi_enhance": semi_enhance}
 

@@ -23,9 +23,11 @@ class Batch:
     unlabelled: Tensor
     """x_u, standardised, shape (m, 1, H, W)."""
     text_maps: Tensor | None = None
-    """y_text of x_u, the stacked binary maps of eq. 3, bool, shape (m, classes, H, W)."""
+    """y_text of x_u, the stacked binary maps of eq. 3, each times the trust in its class, shape (m, classes, H, W)."""
     text_labels: Tensor | None = None
     """The same maps merged into labels, int64, shape (m, H, W)."""
+    text_trust: float = 1.0
+    """Mean trust in the text maps of the structures, 0 to 1."""
     progress: float = 0.0
     """Share of the training done, 0 to 1."""
     step: int = 0

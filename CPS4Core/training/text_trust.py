@@ -1,0 +1,40 @@
+"""How far the text maps can be trusted, measured on the validation cases, which neither stage trains on.
+
+Text maps that are wrong teach stage 2 what is wrong: with few labels, stage 1 may find the spine and not the level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from CPS4Core.anatomy import BACKGROUND, NUM_CLASSES
+
+
+def measure_text_trust(stacked_maps: Sequence[Tensor], labels: Sequence[np.ndarray]) -> Tensor:
+    """Return the weight of each class's text maps: their Dice with the labels over all slices.
+
+    The background's is the mean of the others: its own Dice is high for any map that avoids most of the spine, and
+    would let it overrule every structure.
+
+    Args:
+        stacked_maps: for each case the binary maps of eq. 3, bool, shape (slices, classes, H, W).
+        labels: of the same cases, shape (slices, H, W).
+
+    Returns:
+        float32 in (0, 1), shape (classes,).
+    """
+    shared, total = torch.zeros(NUM_CLASSES), torch.zeros(NUM_CLASSES)
+    for maps, truth in zip(stacked_maps, labels, strict=True):
+        known = torch.from_numpy(truth.astype(np.int64))
+        for k in range(NUM_CLASSES):
+            mask = known == k
+            shared[k] += (maps[:, k] & mask).sum()
+            total[k] += maps[:, k].sum() + mask.sum()
+    trust = 2 * shared / total.clamp_min(1)
+    structures = [k for k in range(NUM_CLASSES) if k != BACKGROUND]
+    trust[BACKGROUND] = trust[structures].mean()
+    return trust
