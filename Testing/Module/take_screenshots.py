@@ -1,0 +1,120 @@
+"""The pictures of the README: each panel beside slice views that Slicer's own displayable managers draw.
+
+    python Testing/Module/take_screenshots.py MODEL SCAN DATA [OUTPUT]
+
+MODEL is a model folder of stage 2 with encoders, SCAN a volume, DATA a data set to train on for a moment.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "Testing"), str(Path(__file__).parent)]
+
+from module_under_test import Module  # noqa: E402
+from PIL import Image  # noqa: E402
+from SlicerHarness import SlicerHarness  # noqa: E402
+
+PANEL_WIDTH = 430
+VIEW = (620, 620)
+SHORT_TRAINING = "pretrain.epochs=4; train.epochs=6; train.steps_per_epoch=15; train.validate_every=1"
+SECONDS = 900
+
+
+def main(model: Path, scan: Path, data: Path, output: Path) -> None:
+    """Take all pictures."""
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, SlicerHarness(Path(folder) / "slicer") as harness:
+        camera = Camera(harness, Module(harness, model), Path(folder), output)
+        module = camera.module
+        module.choose_model(model)
+        volume = module.load(scan, "T2 sagittal")
+        node = module.segment()
+        findings = module.widget.review._findings or []
+        module.panel("review")
+        findings = [each for each in module.widget.review._findings if each.centre is not None]
+        centre = max(findings, key=lambda each: each.volume_ml).centre
+        camera.point_at(volume, centre)
+        module.panel("segment")
+        module.widget.segment.ui.show3DButton.checked = True
+        camera.take("segment", ["Yellow"], surfaces=True)
+
+        module.panel("review")
+        camera.take("review", ["Yellow"])
+
+        attention = module.panel("attention")
+        node.GetDisplayNode().SetVisibility(False)
+        attention.ui.computeButton.click()
+        module.wait(lambda: not attention.ui.progressBar.visible, SECONDS)
+        attention.ui.sideBySideButton.click()
+        attention.ui.classTable.setCurrentCell(12, 0)
+        module.wait(lambda: attention.ui.hideButton.enabled, SECONDS)
+        camera.point_at(volume, centre)
+        camera.take("attention", ["Red", "Yellow"])
+
+        train = module.panel("train")
+        train.ui.dataEdit.currentPath = str(data)
+        module.wait(lambda: not train.ui.stopButton.enabled, SECONDS)
+        train.ui.outputEdit.currentPath = str(Path(folder) / "runs")
+        train.ui.settingsEdit.text = SHORT_TRAINING
+        train.ui.startButton.click()
+        module.wait(lambda: not train.ui.stopButton.enabled, SECONDS)
+        train.ui.dataEdit.blockSignals(True)
+        train.ui.dataEdit.currentPath = "C:/Spine/Dataset101"  # no path of the machine that takes the picture
+        train.ui.outputEdit.blockSignals(True)
+        train.ui.outputEdit.currentPath = "C:/Spine/runs"
+        camera.take("train", [])
+
+        module.panel("settings")
+        module.widget.settings.ui.checkButton.click()
+        module.wait(lambda: "Looking" not in module.widget.settings.ui.engineLabel.text, SECONDS)
+        camera.take("settings", [])
+
+
+class Camera:
+    """Puts the panel and the views that belong to it into one picture."""
+
+    def __init__(self, harness, module, folder: Path, output: Path):
+        self.harness = harness
+        self.module = module
+        self.folder = folder
+        self.output = output
+
+    def point_at(self, volume, centre) -> None:
+        """Turn both views to sagittal slices through ``centre``."""
+        manager = self.module.slicer.app.layoutManager()
+        for name in ("Red", "Yellow"):
+            widget = manager.sliceWidget(name)
+            widget.mrmlSliceCompositeNode().SetBackgroundVolumeID(volume.GetID())
+            widget.mrmlSliceNode().SetOrientationToSagittal()
+            widget.sliceLogic().FitSliceToBackground()
+            widget.mrmlSliceNode().JumpSlice(*centre)
+
+    def take(self, name: str, views: list[str], surfaces: bool = False) -> None:
+        """Write the picture ``name``."""
+        panel = self.folder / "panel.png"
+        self.harness.photograph(self.module.widget.parent, panel, width=PANEL_WIDTH)
+        parts = [Image.open(panel).convert("RGB")]
+        for view in views:
+            path = self.folder / f"{view}.png"
+            self.harness.render_slice_view(path, view, VIEW)
+            parts.append(Image.open(path).convert("RGB"))
+        if surfaces:
+            path = self.folder / "surfaces.png"
+            self.harness.render_3d_view(path, size=(VIEW[0] // 2, VIEW[1]))
+            parts.append(Image.open(path).convert("RGB"))
+        height = max(each.height for each in parts)
+        whole = Image.new("RGB", (sum(each.width for each in parts), height), (40, 40, 45))
+        left = 0
+        for each in parts:
+            whole.paste(each, (left, 0))
+            left += each.width
+        whole.save(self.output / f"{name}.png", optimize=True)
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[4]) if len(sys.argv) > 4 else ROOT / "Resources" / "Screenshots"
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), target)
