@@ -228,6 +228,8 @@ class AttentionPanel(Panel):
         table = self.ui.classTable
         table.setRowCount(len(CLASSES))
         table.verticalHeader().visible = False
+        table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        table.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         table.horizontalHeader().setSectionResizeMode(NAME, qt.QHeaderView.Stretch)
         for row, name in enumerate(CLASSES):
             label = find_label(name)

@@ -46,6 +46,8 @@ class ReviewPanel(Panel):
             self.ui.nameBox.addItem(short_name(label))
         table = self.ui.structureTable
         table.verticalHeader().visible = False
+        table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        table.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         table.horizontalHeader().setSectionResizeMode(FLAGS, qt.QHeaderView.Stretch)
         table.connect("currentCellChanged(int,int,int,int)", self._on_row)
         self.ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_segmentation)

@@ -102,6 +102,7 @@ def run(folder: Path, seed: int, systems: dict[str, tuple]) -> None:
         encoders[name] = pretrain(data, output, settings, ratio=RATIO, **common)
         if f"maps/{name}/{seed}" not in scores:
             save(f"maps/{name}/{seed}", score_maps(encoders[name], data))
+    systems = {name: each for name, each in systems.items() if f"systems/{name}/{seed}" not in scores}
     for system, (method, variant, changes, ratio) in systems.items():
         settings = load_settings("small", [*changes, f'train.method="{method}"', f"seed={seed}"])
         print(f"seed {seed}: {system}", flush=True)

@@ -20,7 +20,7 @@ from SlicerHarness import SlicerHarness  # noqa: E402
 
 PANEL_WIDTH = 430
 VIEW = (620, 620)
-SHORT_TRAINING = "pretrain.epochs=4; train.epochs=6; train.steps_per_epoch=15; train.validate_every=1"
+SHORT_TRAINING = "pretrain.epochs=3; train.epochs=4; train.steps_per_epoch=5; train.validate_every=1"
 SECONDS = 900
 
 
@@ -33,7 +33,6 @@ def main(model: Path, scan: Path, data: Path, output: Path) -> None:
         module.choose_model(model)
         volume = module.load(scan, "T2 sagittal")
         node = module.segment()
-        findings = module.widget.review._findings or []
         module.panel("review")
         findings = [each for each in module.widget.review._findings if each.centre is not None]
         centre = max(findings, key=lambda each: each.volume_ml).centre
@@ -104,6 +103,9 @@ class Camera:
             parts.append(Image.open(path).convert("RGB"))
         if surfaces:
             path = self.folder / "surfaces.png"
+            view = self.module.slicer.app.layoutManager().threeDWidget(0).threeDView()
+            view.resetFocalPoint()
+            view.resetCamera()
             self.harness.render_3d_view(path, size=(VIEW[0] // 2, VIEW[1]))
             parts.append(Image.open(path).convert("RGB"))
         height = max(each.height for each in parts)
