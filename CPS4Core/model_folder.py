@@ -116,7 +116,20 @@ def read_card(folder: Path) -> dict[str, Any]:
             "Train it again with this version.",
             folder,
         )
+    if not _is_complete(card):
+        raise CPS4Error(
+            "The model's card lacks its settings or its weights.", "Copy the whole folder again.", folder
+        )
     return card
+
+
+def _is_complete(card: dict[str, Any]) -> bool:
+    weights = card.get("weights")
+    return (
+        isinstance(card.get("settings"), dict)
+        and isinstance(weights, dict)
+        and all(isinstance(each, dict) and {"file", "sha256"} <= each.keys() for each in weights.values())
+    )
 
 
 def new_classes() -> dict[str, int]:

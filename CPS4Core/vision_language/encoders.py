@@ -22,6 +22,8 @@ from CPS4Core.errors import CPS4Error
 from CPS4Core.files import read_json
 
 WEIGHTS = "model.safetensors"
+UNTRUSTED = {"local_files_only": True, "trust_remote_code": False}
+"""How transformers reads a folder: nothing is downloaded, and no code that lies in it is run."""
 
 
 class VisionEncoder(nn.Module):
@@ -154,11 +156,13 @@ def build_text_encoder(settings: EncoderSettings) -> TextEncoder:
         CPS4Error: if its files are missing or unreadable.
     """
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # one for a file that takes a second to read
     name = resolve_text_model(settings.text)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=True)
-        model = AutoModel.from_pretrained(name, local_files_only=True, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(name, **UNTRUSTED)
+        model = AutoModel.from_pretrained(name, use_safetensors=True, **UNTRUSTED)
     except (OSError, ValueError, SafetensorError) as error:
         raise missing_weights("text", settings.text) from error
     return TextEncoder(model, tokenizer, settings.text_token)
@@ -179,8 +183,8 @@ def rebuild_text_encoder(folder: Path, settings: EncoderSettings) -> TextEncoder
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+        tokenizer = AutoTokenizer.from_pretrained(folder, **UNTRUSTED)
+        model = AutoModel.from_config(AutoConfig.from_pretrained(folder, **UNTRUSTED))
     except (OSError, ValueError) as error:
         raise CPS4Error(
             "The text encoder is incomplete.", "Copy the whole model folder again.", folder

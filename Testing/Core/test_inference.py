@@ -16,32 +16,20 @@ from CPS4Core.anatomy import BY_LABEL
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.errors import CPS4Error
 from CPS4Core.evaluation.evaluate import evaluate
-from CPS4Core.events import Artifact, Failed, Finished, Started, parse, silent
+from CPS4Core.events import Artifact, Failed, Finished, Started, parse
 from CPS4Core.inference.attention import AttentionMapper
 from CPS4Core.inference.batch import find_jobs, segment_all
 from CPS4Core.inference.outputs import segment_header, write_segmentation
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.inference.worker import Worker
 from CPS4Core.phantom.phantom import make_phantom
-from CPS4Core.training.pretrain import pretrain
-from CPS4Core.training.train import train
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def model(data_set, tiny_settings, tmp_path_factory):
-    """Encoders and network, trained for a few steps."""
-    runs = tmp_path_factory.mktemp("runs")
-    common = {
-        "ratio": 1.0,
-        "device": CPU,
-        "report": silent,
-        "cancellation": Cancellation(),
-        "cache": runs / "cache",
-    }
-    encoders = pretrain(data_set, runs / "stage 1", tiny_settings, **common)
-    return train(data_set, runs / "stage 2", tiny_settings, encoders=encoders, **common)
+def model(trained_model):
+    return trained_model
 
 
 @pytest.fixture(scope="module")

@@ -70,6 +70,8 @@ def main(model: Path, scan: Path, data: Path, output: Path) -> None:
         module.panel("settings")
         module.widget.settings.ui.checkButton.click()
         module.wait(lambda: "Looking" not in module.widget.settings.ui.engineLabel.text, SECONDS)
+        module.widget.settings.ui.pythonEdit.blockSignals(True)
+        module.widget.settings.ui.pythonEdit.currentPath = "C:/Python/cps4/python.exe"
         camera.take("settings", [])
 
 
