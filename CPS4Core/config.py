@@ -119,6 +119,9 @@ class TrainSettings(Group):
     ramp: float = Field(default=0.0, ge=0.0, le=1.0)
     """Share of the training over which the pseudo-labels of ``cps4`` and ``mean_teacher_hard`` gain their weight;
     0: full weight from the start."""
+    teacher_weight: float = Field(default=1.0, ge=0.0)
+    """Weight of the teacher's probabilities beside the text maps in the target of eq. 7. With the target ``literal``
+    it is also how much the teacher's pseudo-labels count in the loss."""
     text_weight: float = Field(default=1.0, ge=0.0)
     """Weight of the text loss (eq. 6) beside the enhanced one (eq. 7)."""
     text_trust: Literal["full", "measured"] = "full"

@@ -7,6 +7,7 @@ import platform
 import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 
@@ -90,12 +91,19 @@ def fetch_weights(kind: str, settings: EncoderSettings) -> None:
 
     constants.HF_HUB_OFFLINE = False  # the user asked for the network in so many words
     try:
-        snapshot_download(names[kind], allow_patterns=["*.safetensors", "*.json", "*.txt"])
+        folder = snapshot_download(names[kind], allow_patterns=["*.safetensors", "*.json", "*.txt"])
     except Exception as error:
         raise CPS4Error(
             f"Downloading {names[kind]} failed: {type(error).__name__}.",
             "Check the network and the proxy, or copy the folder from another machine.",
         ) from error
+    if not any(Path(folder).rglob("*.safetensors")):
+        raise CPS4Error(
+            f"{names[kind]} is published without safetensors weights, and CPS4 opens no others.",
+            "Convert it once where you trust its source: in Python, "
+            f"transformers.AutoModel.from_pretrained({names[kind]!r}).save_pretrained(FOLDER) and the same with "
+            f"AutoTokenizer; then set encoders.{kind}=FOLDER.",
+        )
 
 
 def _device_names() -> list[str]:

@@ -53,7 +53,14 @@ ENCODERS = {
 }
 RAMP, GATE = "train.ramp=0.5", "train.presence_gate=true"
 DICE, SURE = "train.dice_share=0.5", "train.confidence=0.8"
-TRUST = [RAMP, DICE, 'train.enhanced_target="normalised"', 'train.text_trust="measured"']
+EQUAL = [RAMP, DICE, 'train.enhanced_target="normalised"', 'train.text_trust="measured"']
+TRUST = [
+    "train.ramp=1",
+    DICE,
+    'train.enhanced_target="literal"',
+    "train.teacher_weight=0.1",
+    'train.text_trust="measured"',
+]
 # Systems: name -> method, stage 1, settings, labelled ratio.
 SYSTEMS = {
     "supervised, 5 % labels": ("supervised", None, [], RATIO),
@@ -74,6 +81,7 @@ VARIANTS = {
         RATIO,
     ),
     "CPS4, ramp, Dice, confidence": ("cps4", "paper", [RAMP, DICE, SURE], RATIO),
+    "CPS4, trust, equal weights": ("cps4", "paper", EQUAL, RATIO),
     "CPS4, trust": ("cps4", "paper", TRUST, RATIO),
     "CPS4, trust, oracle maps": ("cps4", "paper", TRUST, RATIO),
     "CPS4, trust, absent classes, gate": ("cps4", "absent", [*TRUST, GATE], RATIO),

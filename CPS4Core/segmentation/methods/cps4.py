@@ -25,7 +25,7 @@ class CPS4(Method):
             [len(batch.labelled), len(batch.unlabelled)]
         )
         y_t = self.teacher(batch.unlabelled)
-        target = enhance(y_t, batch.text_maps, self.settings.enhanced_target)
+        target = enhance(self.settings.teacher_weight * y_t, batch.text_maps, self.settings.enhanced_target)
         target = keep_confident(target, y_t, self.settings.confidence)
 
         supervised = self.supervised_loss(y_l, batch.labels)  # eq. 5
