@@ -170,3 +170,12 @@ def test_every_name_of_slicer_and_qt_that_the_module_uses_exists_there():
 
     problems = check_names(MODULE, newer_allowed=frozenset({"packaging"}))
     assert not problems, "\n".join(map(str, problems))
+
+
+def test_an_older_slicer_is_told_what_it_needs(monkeypatch):
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    monkeypatch.setattr(sys, "version_info", (3, 9, 10))
+    spec = spec_from_file_location("old_slicer", MODULE / "CPS4SegmentationLib" / "__init__.py")
+    with pytest.raises(ImportError, match=r"needs Slicer 5\.10 or later"):
+        spec.loader.exec_module(module_from_spec(spec))
