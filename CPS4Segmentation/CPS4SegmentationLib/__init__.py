@@ -7,7 +7,7 @@ installed extension has ``CPS4Core`` beside this folder; a plain checkout has it
 import sys
 from pathlib import Path
 
-if sys.version_info < (3, 10):
+if sys.version_info < (3, 10):  # noqa: UP036 - Slicer 5.8 brings its own Python
     raise ImportError(
         "CPS4 needs Slicer 5.10 or later. This Slicer has Python "
         f"{sys.version_info[0]}.{sys.version_info[1]}; install the current Slicer from download.slicer.org."
