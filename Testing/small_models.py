@@ -82,7 +82,7 @@ def train_finding_model(folder: Path) -> Path:
     ``settings.txt`` beside it holds the changes that make training a matter of seconds, as the panel Train takes them.
     """
     text = write_text_model(folder / "text model")
-    (folder / "settings.txt").write_text(";".join(tiny_changes(text)))
+    (folder / "settings.txt").write_text(";".join(tiny_changes(text)), encoding="utf-8")
     data = write_phantom_data_set(folder / "data", 8, test_cases=1, labelled=6, options=TINY_PHANTOMS)
     changes = [
         *tiny_changes(text),

@@ -9,6 +9,8 @@ timm and transformers, which take seconds to import, are imported where an encod
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -130,15 +132,16 @@ def build_vision_encoder(settings: EncoderSettings, size: tuple[int, int], pretr
             "Name one that `timm.list_models('vit*')` lists, or a folder.",
         )
     try:
-        model = timm.create_model(
-            name,
-            pretrained=pretrained,
-            in_chans=1,
-            num_classes=0,
-            img_size=size,
-            dynamic_img_size=True,
-            **options,
-        )
+        with _offline():
+            model = timm.create_model(
+                name,
+                pretrained=pretrained,
+                in_chans=1,
+                num_classes=0,
+                img_size=size,
+                dynamic_img_size=True,
+                **options,
+            )
     except TypeError as error:
         raise CPS4Error(
             f"The vision model {name!r} is no vision transformer, or takes other options.",
@@ -147,6 +150,19 @@ def build_vision_encoder(settings: EncoderSettings, size: tuple[int, int], pretr
     except (OSError, RuntimeError, SafetensorError) as error:
         raise missing_weights("vision", settings.vision) from error
     return VisionEncoder(model)
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Keep the model hub's library off the network, however it was imported: weights come from its cache only."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def build_text_encoder(settings: EncoderSettings) -> TextEncoder:
@@ -161,8 +177,9 @@ def build_text_encoder(settings: EncoderSettings) -> TextEncoder:
     disable_progress_bar()  # one for a file that takes a second to read
     name = resolve_text_model(settings.text)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **UNTRUSTED)
-        model = AutoModel.from_pretrained(name, use_safetensors=True, **UNTRUSTED)
+        with _offline():
+            tokenizer = AutoTokenizer.from_pretrained(name, **UNTRUSTED)
+            model = AutoModel.from_pretrained(name, use_safetensors=True, **UNTRUSTED)
     except (OSError, ValueError, SafetensorError) as error:
         raise missing_weights("text", settings.text) from error
     return TextEncoder(model, tokenizer, settings.text_token)

@@ -69,6 +69,7 @@ SYSTEMS = {
     "CPS4, paper": ("cps4", "paper", [], RATIO),
     "mean teacher, hard labels, ramp": ("mean_teacher_hard", None, [RAMP], RATIO),
     "CPS4, ramp": ("cps4", "paper", [RAMP], RATIO),
+    "CPS4, trust": ("cps4", "paper", TRUST, RATIO),
 }
 VARIANTS = {
     "CPS4, oracle maps": ("cps4", "paper", [], RATIO),
@@ -82,7 +83,6 @@ VARIANTS = {
     ),
     "CPS4, ramp, Dice, confidence": ("cps4", "paper", [RAMP, DICE, SURE], RATIO),
     "CPS4, trust, equal weights": ("cps4", "paper", EQUAL, RATIO),
-    "CPS4, trust": ("cps4", "paper", TRUST, RATIO),
     "CPS4, trust, oracle maps": ("cps4", "paper", TRUST, RATIO),
     "CPS4, trust, absent classes, gate": ("cps4", "absent", [*TRUST, GATE], RATIO),
     "CPS4, trust, class softmax, gate": (

@@ -1,7 +1,9 @@
 """Encoders from a local folder, as a user without a network brings them."""
 
 import json
+import socket
 
+import huggingface_hub
 import pytest
 import timm
 import torch
@@ -41,7 +43,13 @@ def test_a_vision_encoder_comes_from_a_folder_with_its_stem_summed_to_one_channe
     assert built(torch.zeros(2, 1, 32, 64)).shape == (2, 2 * 4, 16)
 
 
-def test_missing_weights_are_named_with_the_remedies(settings, tmp_path):
+def test_missing_weights_are_named_with_the_remedies_and_nothing_is_asked_of_the_network(
+    settings, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *each, **_: asked.append(each) or [])
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     for field, build in (
         ("text", build_text_encoder),
         ("vision", lambda encoders: build_vision_encoder(encoders, (32, 64), pretrained=True)),
@@ -52,6 +60,7 @@ def test_missing_weights_are_named_with_the_remedies(settings, tmp_path):
             build(encoders)
         assert name in caught.value.problem
         assert "folder" in caught.value.remedy
+    assert not asked
 
 
 def test_a_folder_without_weights_is_named(settings, tmp_path):

@@ -27,7 +27,7 @@ def prepared(module, data, output, more=()):
     wait(module, panel)
     panel.ui.outputEdit.currentPath = str(output)
     panel.ui.ratioSlider.value = 100
-    settings = (module.trained / "settings.txt").read_text()
+    settings = (module.trained / "settings.txt").read_text(encoding="utf-8")
     panel.ui.settingsEdit.text = ";".join([settings, *more])
     return panel
 
