@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, distributed
 
 from CPS4Core.anatomy import IGNORE
 
@@ -24,7 +24,7 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Return one minus the Dice of softmax and labels over the batch, mean over all classes.
+    """Return one minus the Dice of softmax and labels over the batch of all processes, mean over all classes.
 
     Args:
         logits: shape (images, classes, H, W).
@@ -33,6 +33,15 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     known = (target != IGNORE).unsqueeze(1)
     truth = F.one_hot(target * known.squeeze(1), logits.shape[1]).movedim(-1, 1) * known
     probabilities = logits.float().softmax(1) * known
-    overlap = (probabilities * truth).sum((0, 2, 3))
-    size = (probabilities.square() + truth).sum((0, 2, 3))
+    overlap = _over_processes((probabilities * truth).sum((0, 2, 3)))
+    size = _over_processes((probabilities.square() + truth).sum((0, 2, 3)))
     return (1 - (2 * overlap + 1e-5) / (size + 1e-5)).mean()
+
+
+def _over_processes(sums: Tensor) -> Tensor:
+    """Add up what each process has summed over its share of the batch; the gradient flows back to all of them."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return sums
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(sums)

@@ -216,10 +216,9 @@ class Segmentation(Stage):
 
     def _measured_trust(self) -> Tensor:
         """Return the weight of each class's text maps, shape (classes,)."""
-        if self.text_maps is None or self.settings.train.text_trust == "full":
+        cases, store = self.inputs.validation_cases, self.inputs.store
+        if self.text_maps is None or self.settings.train.text_trust == "full" or not cases:
             return torch.ones(NUM_CLASSES)
-        cases = self.inputs.validation_cases
-        store = self.inputs.store
         return measure_text_trust(
             [self._binary_maps(case) for case in cases], [store.labels(case) for case in cases]
         )

@@ -51,6 +51,14 @@ ENCODERS = {
     "absent": ["pretrain.absent_classes=true"],
     "softmax": ["encoders.attention=class_softmax", "pretrain.absent_classes=true"],
 }
+# The preset `small` protects its few steps against early pseudo-labels; the paper does not.
+PAPER = [
+    "train.ramp=0",
+    "train.dice_share=0",
+    'train.enhanced_target="hard"',
+    "train.teacher_weight=1",
+    'train.text_trust="full"',
+]
 RAMP, GATE = "train.ramp=0.5", "train.presence_gate=true"
 DICE, SURE = "train.dice_share=0.5", "train.confidence=0.8"
 EQUAL = [RAMP, DICE, 'train.enhanced_target="normalised"', 'train.text_trust="measured"']
@@ -112,7 +120,7 @@ def run(folder: Path, seed: int, systems: dict[str, tuple]) -> None:
             save(f"maps/{name}/{seed}", score_maps(encoders[name], data))
     systems = {name: each for name, each in systems.items() if f"systems/{name}/{seed}" not in scores}
     for system, (method, variant, changes, ratio) in systems.items():
-        settings = load_settings("small", [*changes, f'train.method="{method}"', f"seed={seed}"])
+        settings = load_settings("small", [*PAPER, *changes, f'train.method="{method}"', f"seed={seed}"])
         print(f"seed {seed}: {system}", flush=True)
         slug = "".join(each if each.isalnum() else "-" for each in system)
         with oracle_maps() if "oracle" in system else nullcontext():

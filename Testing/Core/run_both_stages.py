@@ -11,7 +11,7 @@ from CPS4Core.events import silent
 from CPS4Core.training.pretrain import pretrain
 from CPS4Core.training.train import train
 
-data, output, cache, text = sys.argv[1:]
+data, output, cache, text, encoders = sys.argv[1:]
 settings = load_settings(
     "small",
     [
@@ -29,5 +29,6 @@ settings = load_settings(
     ],
 )
 common = {"ratio": 1.0, "device": torch.device("cpu"), "report": silent, "cancellation": Cancellation()}
-encoders = pretrain(Path(data), Path(output) / "stage1", settings, cache=Path(cache), **common)
-train(Path(data), Path(output) / "stage2", settings, encoders=encoders, cache=Path(cache), **common)
+pretrain(Path(data), Path(output) / "stage1", settings, cache=Path(cache), **common)
+# Not those just trained: their last digits differ with the number of processes, and with them the text maps.
+train(Path(data), Path(output) / "stage2", settings, encoders=Path(encoders), cache=Path(cache), **common)

@@ -55,3 +55,18 @@ def test_without_trust_the_text_has_no_say():
     other = torch.nn.functional.one_hot(torch.full((2, 16, 32), 9), NUM_CLASSES).movedim(-1, 1).float()
     torch.testing.assert_close(loss_with(wrong, 0.0), loss_with(other, 0.0))
     assert not torch.isclose(loss_with(wrong, 1.0), loss_with(other, 1.0))
+
+
+def test_the_target_weighs_teacher_and_text_as_the_settings_say():
+    """With `literal`, eq. 7 is the sum of both cross-entropies, each times its weight."""
+    from CPS4Core.segmentation.losses import cross_entropy
+
+    random = torch.Generator().manual_seed(0)
+    logits, teacher = torch.randn(2, 1, 4, 3, 3, generator=random, dtype=torch.float64)
+    teacher = teacher.softmax(1)
+    text = (
+        torch.nn.functional.one_hot(torch.randint(4, (1, 3, 3), generator=random), 4).movedim(-1, 1).double()
+    )
+    target = enhance(0.1 * teacher, 0.3 * text, "literal")
+    expected = 0.1 * cross_entropy(logits, teacher) + 0.3 * cross_entropy(logits, text)
+    torch.testing.assert_close(cross_entropy(logits, target), expected)

@@ -284,7 +284,7 @@ def test_two_processes_train_as_one(data_set, tiny_settings, cache, stage_1, tmp
         output = tmp_path / f"on{count}"
         script = [
             str(Path(__file__).with_name("run_both_stages.py")), str(data_set), str(output), str(cache),
-            tiny_settings.encoders.text,
+            tiny_settings.encoders.text, str(stage_1),
         ]  # fmt: skip
         launch = ["torch.distributed.run", "--standalone", f"--nproc_per_node={count}", *script]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
