@@ -127,6 +127,8 @@ class TrainSettings(Group):
     text_trust: Literal["full", "measured"] = "full"
     """How much the text maps count: fully, or each class's as much as it agrees with the validation labels (Dice);
     fully where there is no validation case."""
+    least_trust: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Text maps of a class with less measured trust are left out: more of them would be wrong than right."""
     enhanced_target: Literal["hard", "literal", "normalised"] = "hard"
     """Target of eq. 7: argmax of the sum, the sum itself, or the sum divided by 2."""
     presence_gate: bool = False

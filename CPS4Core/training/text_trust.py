@@ -14,7 +14,9 @@ from torch import Tensor
 from CPS4Core.anatomy import BACKGROUND, NUM_CLASSES
 
 
-def measure_text_trust(stacked_maps: Sequence[Tensor], labels: Sequence[np.ndarray]) -> Tensor:
+def measure_text_trust(
+    stacked_maps: Sequence[Tensor], labels: Sequence[np.ndarray], least: float = 0.0
+) -> Tensor:
     """Return the weight of each class's text maps: their Dice with the labels over all slices.
 
     The background's is the mean of the others: its own Dice is high for any map that avoids most of the spine, and
@@ -23,9 +25,10 @@ def measure_text_trust(stacked_maps: Sequence[Tensor], labels: Sequence[np.ndarr
     Args:
         stacked_maps: for each case the binary maps of eq. 3, bool, shape (slices, classes, H, W).
         labels: of the same cases, shape (slices, H, W).
+        least: a structure with less gets 0.
 
     Returns:
-        float32 in (0, 1), shape (classes,).
+        float32, 0 to 1, shape (classes,).
     """
     shared, total = torch.zeros(NUM_CLASSES), torch.zeros(NUM_CLASSES)
     for maps, truth in zip(stacked_maps, labels, strict=True):
@@ -35,6 +38,7 @@ def measure_text_trust(stacked_maps: Sequence[Tensor], labels: Sequence[np.ndarr
             shared[k] += (maps[:, k] & mask).sum()
             total[k] += maps[:, k].sum() + mask.sum()
     trust = 2 * shared / total.clamp_min(1)
+    trust[trust < least] = 0
     structures = [k for k in range(NUM_CLASSES) if k != BACKGROUND]
     trust[BACKGROUND] = trust[structures].mean()
     return trust

@@ -220,7 +220,9 @@ class Segmentation(Stage):
         if self.text_maps is None or self.settings.train.text_trust == "full" or not cases:
             return torch.ones(NUM_CLASSES)
         return measure_text_trust(
-            [self._binary_maps(case) for case in cases], [store.labels(case) for case in cases]
+            [self._binary_maps(case) for case in cases],
+            [store.labels(case) for case in cases],
+            self.settings.train.least_trust,
         )
 
     def _binary_maps(self, case: str) -> Tensor:

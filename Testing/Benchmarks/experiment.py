@@ -61,7 +61,8 @@ PAPER = [
 ]
 RAMP, GATE = "train.ramp=0.5", "train.presence_gate=true"
 DICE, SURE = "train.dice_share=0.5", "train.confidence=0.8"
-EQUAL = [RAMP, DICE, 'train.enhanced_target="normalised"', 'train.text_trust="measured"']
+NO_FLOOR = "train.least_trust=0"
+EQUAL = [RAMP, DICE, 'train.enhanced_target="normalised"', 'train.text_trust="measured"', NO_FLOOR]
 TRUST = [
     "train.ramp=1",
     DICE,
@@ -90,13 +91,15 @@ VARIANTS = {
         RATIO,
     ),
     "CPS4, ramp, Dice, confidence": ("cps4", "paper", [RAMP, DICE, SURE], RATIO),
-    "CPS4, trust, equal weights": ("cps4", "paper", EQUAL, RATIO),
+    "CPS4, trust, no floor, equal weights": ("cps4", "paper", EQUAL, RATIO),
     "CPS4, trust, oracle maps": ("cps4", "paper", TRUST, RATIO),
-    "CPS4, trust, absent classes, gate": ("cps4", "absent", [*TRUST, GATE], RATIO),
-    "CPS4, trust, class softmax, gate": (
+    "CPS4, trust, no floor": ("cps4", "paper", [*TRUST, NO_FLOOR], RATIO),
+    "CPS4, trust, no floor, oracle maps": ("cps4", "paper", [*TRUST, NO_FLOOR], RATIO),
+    "CPS4, trust, no floor, absent classes, gate": ("cps4", "absent", [*TRUST, NO_FLOOR, GATE], RATIO),
+    "CPS4, trust, no floor, class softmax, gate": (
         "cps4",
         "softmax",
-        [*TRUST, GATE, "train.presence_threshold=0.3"],
+        [*TRUST, NO_FLOOR, GATE, "train.presence_threshold=0.3"],
         RATIO,
     ),
     "supervised, 5 % labels, Dice": ("supervised", None, [DICE], RATIO),

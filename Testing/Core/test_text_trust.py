@@ -22,6 +22,8 @@ def test_trust_is_the_dice_with_the_labels_over_all_slices():
     assert trust[3].item() == pytest.approx(2 * 4 / (4 + 2 + 8))
     assert trust[5].item() == 0
     assert trust[0].item() == pytest.approx(trust[3].item() / (NUM_CLASSES - 1))
+    assert measure_text_trust([maps], [truth], least=0.5)[3] == trust[3]
+    assert not measure_text_trust([maps], [truth], least=0.6).any()
 
 
 def test_a_map_of_little_trust_does_not_overrule_a_sure_teacher():
