@@ -2,6 +2,7 @@
 
     python Testing/Benchmarks/experiment.py run --seed 0        one seed: stage 1, every system, its scores
     python Testing/Benchmarks/experiment.py variants --seed 0   the same for what goes beyond the paper
+    python Testing/Benchmarks/experiment.py long --seed 0       some of them with three times the steps
     python Testing/Benchmarks/experiment.py table               the table of all seeds that have run
 
 Every system has the same network, data, augmentation and number of steps. Test cases are segmented and scored at
@@ -106,6 +107,14 @@ VARIANTS = {
     "supervised, all labels": ("supervised", None, [], 1.0),
 }
 """Tried on one seed."""
+LONGER = "train.epochs=75"
+LONG = {
+    "supervised, 5 % labels, 3 x steps": ("supervised", None, [LONGER], RATIO),
+    "supervised, all labels, 3 x steps": ("supervised", None, [LONGER], 1.0),
+    "mean teacher, published, 3 x steps": ("mean_teacher", None, [LONGER], RATIO),
+    "CPS4, trust, 3 x steps": ("cps4", "paper", [*TRUST, LONGER], RATIO),
+}
+"""Whether 1,000 steps are enough to compare."""
 
 
 def run(folder: Path, seed: int, systems: dict[str, tuple]) -> None:
@@ -246,11 +255,15 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=["run", "variants", "table"])
+    parser.add_argument("command", choices=["run", "variants", "long", "table"])
     parser.add_argument("--folder", type=Path, default=Path("build/experiment"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--system", help="only the one of this name")
     arguments = parser.parse_args()
     if arguments.command == "table":
         print(table())
     else:
-        run(arguments.folder, arguments.seed, SYSTEMS if arguments.command == "run" else VARIANTS)
+        systems = {"run": SYSTEMS, "variants": VARIANTS, "long": LONG}[arguments.command]
+        if arguments.system is not None:
+            systems = {arguments.system: systems[arguments.system]}
+        run(arguments.folder, arguments.seed, systems)
