@@ -138,7 +138,8 @@ def _stage_2(report: _Page, journey: Journey) -> None:
     report.section(
         "Stage 2: learning from unlabelled scans",
         "A student network learns from the labelled slices, and on the others from its own moving average, the "
-        "teacher. In CPS4 the binary maps of stage 1 improve what the teacher says.",
+        "teacher. In CPS4 the binary maps of stage 1 improve what the teacher says, where they agreed well enough "
+        f"with the labels of the validation scans: here those of {_trusted(journey)}.",
     )
     scores = {}
     for system, model in journey.models.items():
@@ -149,6 +150,13 @@ def _stage_2(report: _Page, journey: Journey) -> None:
             f"losses-{system.replace(' ', '-')}", curves(lines, f"{system}: losses"), f"Losses of {system}."
         )
     report.picture("validation", curves(scores, "Validation mDice"), "Mean Dice over the validation scans.")
+
+
+def _trusted(journey: Journey) -> str:
+    """Return the structures whose text maps counted, in words."""
+    trust = read_card(journey.models["CPS4"])["text_trust"]
+    names = [short_name(k) for k in HEAD_TO_TAIL if trust[short_name(k)] > 0]
+    return ", ".join(names) if names else "no structure, so that the teacher decided alone"
 
 
 def _test(report: _Page, journey: Journey) -> None:

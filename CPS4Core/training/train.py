@@ -205,7 +205,10 @@ class Segmentation(Stage):
         return self.module.network.state_dict()
 
     def write_model(self, weights: dict[str, Tensor], step: int, metrics: dict[str, float]) -> None:
-        card = new_card(self.settings, stage=2, step=step, validation=metrics, data=self.inputs.facts())
+        facts = {"step": step, "validation": metrics, "data": self.inputs.facts()}
+        if self.text_maps is not None:
+            facts["text_trust"] = {short_name(k): round(float(each), 3) for k, each in enumerate(self.trust)}
+        card = new_card(self.settings, stage=2, **facts)
         if self.encoders is not None:
             copy_encoders(self.encoders, self.model_folder, card)
         write_weights(self.model_folder, NETWORK, step, weights, card)
@@ -317,10 +320,6 @@ def train(
                 )
         stage = Segmentation(inputs, settings, accelerator, maps, encoders, start, run.model)
         details = {"device": str(accelerator.device), "steps": stage.total_steps}
-        if maps is not None and settings.train.text_trust == "measured":
-            details["text_trust"] = {
-                short_name(k): round(float(each), 3) for k, each in enumerate(stage.trust)
-            }
         run.report(Started("train", details))
         TrainingLoop(stage, run, settings, accelerator, cancellation).run()
     return run.model

@@ -125,6 +125,12 @@ def test_stage_2_takes_the_encoders_along(stage_2):
     assert 0 <= read_card(stage_2)["validation"]["validation_mdice"] <= 1
 
 
+def test_the_card_says_how_far_the_text_was_trusted(stage_2):
+    trust = read_card(stage_2)["text_trust"]
+    assert len(trust) == 20
+    assert all(each == 0 or 0.5 <= each <= 1 for name, each in trust.items() if name != "background")
+
+
 def test_a_run_shows_what_it_makes_of_a_validation_slice(stage_1, stage_2):
     for model in (stage_1, stage_2):
         assert (model.parent / "preview.png").read_bytes().startswith(b"\x89PNG")
