@@ -238,9 +238,15 @@ def table() -> str:
     )
     lines = ["| system | seeds | mDice | mIoU | level accuracy |", "|---|---|---|---|---|"]
     for system, group in frame.groupby("system", sort=False):
-        cells = [f"{100 * group[c].mean():.1f} ± {100 * group[c].std(ddof=1):.1f}" for c in columns.values()]
+        cells = [in_percent(group[c]) for c in columns.values()]
         lines.append(f"| {system} | {len(group)} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def in_percent(values: pd.Series) -> str:
+    """Return the mean, and the standard deviation where there is more than one."""
+    mean = f"{100 * values.mean():.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {100 * values.std(ddof=1):.1f}"
 
 
 def progress(event) -> None:
