@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 SAMPLE := build/sample/tptbox-1.1.0-py3-none-any.whl
 
-.PHONY: demo test bench clean
+.PHONY: demo test bench screenshots clean
 
 $(INSTALLED): pyproject.toml Testing/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,11 @@ test: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python Testing/Benchmarks/speed.py
+
+# Needs build/demo, which make demo writes.
+screenshots: $(INSTALLED)
+	$(BIN)/python Testing/Module/take_screenshots.py build/demo/stage2-cps4/model \
+		build/demo/scans/test/images/test_01.nii.gz build/demo/data
 
 clean:
 	rm -rf build
