@@ -34,6 +34,7 @@ from CPS4Core.phantom.data_set import write_phantom_data_set
 from CPS4Core.phantom.phantom import PhantomOptions
 from CPS4Core.segmentation.methods import Batch, find_method
 from CPS4Core.segmentation.unet import ResidualUNet
+from CPS4Core.training.devices import choose_precision, memory_format
 from CPS4Core.training.train import train
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -79,11 +80,14 @@ def segmentation(folder: Path, settings: Settings, repeats: int) -> list[str]:
     image = study(15, 512)
     slices = SliceGrid.of(image, settings.input, whole=True).to_slices(image)
     batches = torch.from_numpy(slices).unsqueeze(1).split(SLICES_AT_ONCE["cpu"])
+    batches = [batch.contiguous(memory_format=memory_format(CPU)) for batch in batches]
+    half = choose_precision(CPU) == "bf16"
 
     @torch.inference_mode()
     def bare() -> None:
         for batch in batches:
-            segmenter.network(batch)
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                segmenter.network(batch)
 
     whole, alone = interleaved([lambda: segmenter.segment(image), bare], repeats)
     return [
