@@ -2,7 +2,8 @@
 
     python Testing/Benchmarks/speed.py          writes Testing/Benchmarks/RESULTS.md
 
-The weights are random: speed does not depend on what a network has learnt. Every figure is a median.
+The weights are random, which is the worst case for segmenting: such a network sees every structure everywhere, and
+all of them are brought back to the grid of the scan. Every figure is a median.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ def main() -> None:
         "",
         f"`python Testing/Benchmarks/speed.py --repeats {arguments.repeats} --cases "
         f"{' '.join(map(str, arguments.cases))}` on {machine()}.",
+        "",
+        "Random weights, the worst case for segmenting: every structure is seen everywhere and brought back to the scan's grid.",
         "",
         "| what | measured | bound |",
         "|---|---|---|",
