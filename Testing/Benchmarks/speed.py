@@ -56,7 +56,8 @@ def main() -> None:
         f"`python Testing/Benchmarks/speed.py --repeats {arguments.repeats} --cases "
         f"{' '.join(map(str, arguments.cases))}` on {machine()}.",
         "",
-        "Random weights, the worst case for segmenting: every structure is seen everywhere and brought back to the scan's grid.",
+        "Random weights, the worst case for segmenting: every structure is seen everywhere and brought back to the "
+        "scan's grid.",
         "",
         "| what | measured | bound |",
         "|---|---|---|",
