@@ -8,7 +8,9 @@ centres.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +23,9 @@ from scipy.ndimage import gaussian_filter1d
 from CPS4Core.anatomy import BACKGROUND
 from CPS4Core.config import InputSettings
 from CPS4Core.errors import CPS4Error
+
+THREADS = min(os.cpu_count() or 1, 8)
+"""Slices that are brought back to the grid of the volume at once; each takes memory for all its classes."""
 
 CANONICAL = ("L", "P", "I")
 """Where the axes of a stack of slices point: slices to the left, rows posterior, columns inferior."""
@@ -176,8 +181,8 @@ class SliceGrid:
             scores: one array (classes, AP, SI) a slice, such as an array (slices, classes, AP, SI).
         """
         stack = np.zeros(self._stack_shape(), np.uint8)
-        for plane, each in zip(stack, scores, strict=True):
-            self._label_plane(plane, each)
+        with ThreadPoolExecutor(THREADS) as pool:  # numpy leaves the other cores idle
+            list(pool.map(lambda pair: self._label_plane(*pair), zip(stack, scores, strict=True)))
         return self._to_image(stack)
 
     def map_from_slices(self, values: np.ndarray) -> sitk.Image:
