@@ -239,7 +239,7 @@ def test_a_model_without_prompts_says_so(module, tmp_path):
 
     bare = tmp_path / "bare"
     shutil.copytree(module.model, bare)
-    card = json.loads((bare / "card.json").read_text())
+    card = json.loads((bare / "card.json").read_text(encoding="utf-8"))
     del card["weights"]["encoders"]
     (bare / "card.json").write_text(json.dumps(card))
     module.load()

@@ -278,7 +278,7 @@ def test_an_export_that_fails_keeps_the_older_file(module, tmp_path, monkeypatch
     panel.ui.exportNiftiButton.click()
     (message,) = module.harness.dialogs.errors
     assert "could not be written" in message.text
-    assert target.read_text() == "precious"
+    assert target.read_text(encoding="utf-8") == "precious"
     assert not module.slicer.util.getNodesByClass("vtkMRMLLabelMapVolumeNode")
 
 

@@ -87,7 +87,8 @@ def test_stop_and_go_on_ends_with_the_weights_of_an_uninterrupted_run(module, da
     assert panel.ui.startButton.text == "Start"
     run(module, panel)
     cards = [
-        json.loads((tmp_path / each / "stage2/model/card.json").read_text()) for each in ("stopped", "whole")
+        json.loads((tmp_path / each / "stage2/model/card.json").read_text(encoding="utf-8"))
+        for each in ("stopped", "whole")
     ]
     assert cards[0]["weights"]["network"]["sha256"] == cards[1]["weights"]["network"]["sha256"]
     assert not module.harness.dialogs.messages
@@ -110,11 +111,11 @@ def test_a_corrected_segmentation_joins_the_data_set_and_training_goes_on_from_t
     assert labels.GetSize() == source.GetSize()
     assert sitk.GetArrayFromImage(labels).any()
     panel.ui.stagesBox.currentIndex = GO_ON
-    settings = json.loads((module.model / "card.json").read_text())["settings"]["train"]
+    settings = json.loads((module.model / "card.json").read_text(encoding="utf-8"))["settings"]["train"]
     panel.ui.settingsEdit.text += f";train.widths={settings['widths']}"
     run(module, panel)
     assert not module.harness.dialogs.messages, module.harness.dialogs.messages[0].text
-    card = json.loads((tmp_path / "second round/stage2/model/card.json").read_text())
+    card = json.loads((tmp_path / "second round/stage2/model/card.json").read_text(encoding="utf-8"))
     assert card["weights"]["network"]
 
 
