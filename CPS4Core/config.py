@@ -130,7 +130,7 @@ class TrainSettings(Group):
     least_trust: float = Field(default=0.5, ge=0.0, le=1.0)
     """Text maps of a class with less measured trust are left out: more of them would be wrong than right."""
     enhanced_target: Literal["hard", "literal", "normalised"] = "hard"
-    """Target of eq. 7: argmax of the sum, the sum itself, or the sum divided by 2."""
+    """Target of eq. 7: argmax of the sum, the sum itself, or the sum scaled to one over the classes."""
     presence_gate: bool = False
     """Drop the text map of a class that the gate holds to be absent from the slice."""
     presence_threshold: float = Field(default=0.5, ge=0.0, le=1.0)

@@ -5,7 +5,7 @@ Text maps that are wrong teach stage 2 what is wrong: with few labels, stage 1 m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from CPS4Core.anatomy import BACKGROUND, NUM_CLASSES
 
 
 def measure_text_trust(
-    stacked_maps: Sequence[Tensor], labels: Sequence[np.ndarray], least: float = 0.0
+    stacked_maps: Iterable[Tensor], labels: Iterable[np.ndarray], least: float = 0.0
 ) -> Tensor:
     """Return the weight of each class's text maps: their Dice with the labels over all slices.
 

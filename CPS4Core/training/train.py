@@ -52,7 +52,7 @@ class Segmentation(Stage):
         inputs: prepared slices and their split.
         settings: the whole settings of the run.
         accelerator: device and processes.
-        text_maps: of the unlabelled and the validation slices, for a method that needs them.
+        text_maps: of the unlabelled slices and of validation cases, for a method that needs them.
         encoders: model folder of stage 1, which the finished model takes along.
         start: model folder whose network to begin with.
         model_folder: where the best network is written.
@@ -223,8 +223,8 @@ class Segmentation(Stage):
         if self.text_maps is None or self.settings.train.text_trust == "full" or not cases:
             return torch.ones(NUM_CLASSES)
         return measure_text_trust(
-            [self._binary_maps(case) for case in cases],
-            [store.labels(case) for case in cases],
+            (self._binary_maps(case) for case in cases),
+            (store.labels(case) for case in cases),
             self.settings.train.least_trust,
         )
 
@@ -308,19 +308,20 @@ def train(
     with RunFolder(output, identity, report, main=accelerator.is_main_process) as run:
         maps = None
         if encoders is not None:
+            # One is shown while training; all of them measure the trust.
+            looked_at = inputs.validation_cases[: None if settings.train.text_trust == "measured" else 1]
             with accelerator.main_process_first():
                 maps = compute_text_maps(
                     load_encoders(encoders),
                     inputs.store,
-                    [*inputs.split.unlabelled, *inputs.validation_cases],
+                    [*inputs.split.unlabelled, *looked_at],
                     run.path / "text_maps" / identity["encoders"][:12],
                     accelerator.device,
                     run.report,
                     cancellation,
                 )
         stage = Segmentation(inputs, settings, accelerator, maps, encoders, start, run.model)
-        details = {"device": str(accelerator.device), "steps": stage.total_steps}
-        run.report(Started("train", details))
+        run.report(Started("train", {"device": str(accelerator.device), "steps": stage.total_steps}))
         TrainingLoop(stage, run, settings, accelerator, cancellation).run()
     return run.model
 
