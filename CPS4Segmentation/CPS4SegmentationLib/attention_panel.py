@@ -21,7 +21,7 @@ from CPS4SegmentationLib.attention_display import (
 from CPS4SegmentationLib.attention_maps import CLASSES, AttentionMap, dice
 from CPS4SegmentationLib.logic import CPS4SegmentationLogic, in_words, show_error
 from CPS4SegmentationLib.model_card import can_attend
-from CPS4SegmentationLib.panel import Panel
+from CPS4SegmentationLib.panel import Panel, fit_to_contents
 from CPS4SegmentationLib.progress import ProgressDisplay
 from CPS4SegmentationLib.segmentations import segments, source_volume
 
@@ -227,10 +227,7 @@ class AttentionPanel(Panel):
     def _fill_table(self) -> None:
         table = self.ui.classTable
         table.setRowCount(len(CLASSES))
-        table.verticalHeader().visible = False
-        table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-        table.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-        table.horizontalHeader().setSectionResizeMode(NAME, qt.QHeaderView.Stretch)
+        fit_to_contents(table, stretched=NAME)
         for row, name in enumerate(CLASSES):
             label = find_label(name)
             item = qt.QTableWidgetItem(

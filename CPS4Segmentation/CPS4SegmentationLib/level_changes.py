@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from CPS4Core.anatomy import terminology_entry
 from CPS4Core.errors import CPS4Error
 from CPS4SegmentationLib.levels import OUTSIDE_COLOUR, moved, structure_named
-from CPS4SegmentationLib.segmentations import segments
+from CPS4SegmentationLib.segmentations import segment_ids, segments
 
 MOST_CHANGES = 20
 """How many changes can be taken back."""
@@ -85,8 +85,7 @@ class LevelChanges:
 
     def _remember_names(self) -> None:
         """Make the names, colours and codes of now what ``undo`` brings back."""
-        ids = [self._segmentation.GetNthSegmentID(k) for k in range(self._segmentation.GetNumberOfSegments())]
-        before = {each: _Label.of(self._segmentation.GetSegment(each)) for each in ids}
+        before = {each: _Label.of(self._segmentation.GetSegment(each)) for each in segment_ids(self._node)}
 
         def take_back() -> None:
             for segment_id, label in before.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import qt
 import slicer
 
 from CPS4SegmentationLib.logic import CPS4SegmentationLogic
@@ -57,3 +58,11 @@ class Panel:
     def say(self, text: str) -> None:
         """Show one line on what happens."""
         self.ui.statusLabel.text = text
+
+
+def fit_to_contents(table: Any, stretched: int) -> None:
+    """Size rows and columns of a table by what they hold; the column ``stretched`` takes the rest of the width."""
+    table.verticalHeader().visible = False
+    table.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+    table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+    table.horizontalHeader().setSectionResizeMode(stretched, qt.QHeaderView.Stretch)

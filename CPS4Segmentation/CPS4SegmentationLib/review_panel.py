@@ -15,7 +15,7 @@ from CPS4Core.errors import CPS4Error
 from CPS4SegmentationLib import exports
 from CPS4SegmentationLib.level_changes import LevelChanges
 from CPS4SegmentationLib.logic import CPS4SegmentationLogic, show_error
-from CPS4SegmentationLib.panel import Panel
+from CPS4SegmentationLib.panel import Panel, fit_to_contents
 from CPS4SegmentationLib.review import Finding
 from CPS4SegmentationLib.segmentations import BINARY, findings_of, segments, source_volume
 
@@ -45,10 +45,7 @@ class ReviewPanel(Panel):
         for label in HEAD_TO_TAIL:
             self.ui.nameBox.addItem(short_name(label))
         table = self.ui.structureTable
-        table.verticalHeader().visible = False
-        table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-        table.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-        table.horizontalHeader().setSectionResizeMode(FLAGS, qt.QHeaderView.Stretch)
+        fit_to_contents(table, stretched=FLAGS)
         table.connect("currentCellChanged(int,int,int,int)", self._on_row)
         self.ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_segmentation)
         self.ui.levelsUpButton.connect("clicked()", self.levels_up)

@@ -115,6 +115,12 @@ def segments(node: slicer.vtkMRMLSegmentationNode) -> list[slicer.vtkSegment]:
     return [segmentation.GetNthSegment(index) for index in range(segmentation.GetNumberOfSegments())]
 
 
+def segment_ids(node: slicer.vtkMRMLSegmentationNode) -> list[str]:
+    """Return the IDs of the segments of a node, in its order."""
+    segmentation = node.GetSegmentation()
+    return [segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments())]
+
+
 def show_surfaces(node: slicer.vtkMRMLSegmentationNode, shown: bool) -> None:
     """Show the segments as surfaces in the 3D views, or take them out."""
     if shown:
@@ -134,11 +140,9 @@ def masks_of(node: slicer.vtkMRMLSegmentationNode) -> dict[str, np.ndarray]:
             _("The MR volume of {name} is not in the scene.").format(name=node.GetName()),
             _("Load it, and choose it as source volume of the segmentation."),
         )
-    ids = [
-        node.GetSegmentation().GetNthSegmentID(index)
-        for index in range(node.GetSegmentation().GetNumberOfSegments())
-    ]
-    return {each: slicer.util.arrayFromSegmentBinaryLabelmap(node, each, volume) for each in ids}
+    return {
+        each: slicer.util.arrayFromSegmentBinaryLabelmap(node, each, volume) for each in segment_ids(node)
+    }
 
 
 def findings_of(node: slicer.vtkMRMLSegmentationNode) -> list[Finding]:

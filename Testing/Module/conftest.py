@@ -61,6 +61,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def module(slicer_harness: Any, trained: Path) -> Any:
+    """The opened module, without a model."""
+    from module_under_test import Module
+
+    return Module(slicer_harness, trained)
+
+
+@pytest.fixture
 def capture_slot_errors(qtbot: Any) -> Any:
     """`with capture_slot_errors() as errors:` for a slot that raises, as one under tryWithErrorDisplay does."""
 

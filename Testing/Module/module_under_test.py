@@ -56,3 +56,9 @@ class Module:
 
     def wait(self, condition: Any, seconds: float = SECONDS) -> None:
         self.harness.wait_until(condition, seconds)
+
+
+def names_of(node: Any) -> list[str]:
+    """The names of a segmentation's segments, in its order."""
+    segmentation = node.GetSegmentation()
+    return [segmentation.GetNthSegment(k).GetName() for k in range(segmentation.GetNumberOfSegments())]

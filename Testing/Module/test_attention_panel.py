@@ -5,7 +5,6 @@ import time
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from module_under_test import Module
 
 from CPS4Core.anatomy import HEAD_TO_TAIL, short_name
 
@@ -14,10 +13,9 @@ CLASSES = [*(short_name(label) for label in HEAD_TO_TAIL), short_name(0)]
 
 
 @pytest.fixture
-def module(slicer_harness, trained):
-    opened = Module(slicer_harness, trained)
-    opened.choose_model()
-    return opened
+def module(module):
+    module.choose_model()
+    return module
 
 
 def cell(panel, row, column):

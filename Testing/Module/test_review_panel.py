@@ -5,15 +5,9 @@ import csv
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from module_under_test import Module
+from module_under_test import names_of
 
 from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL, short_name, terminology_entry
-
-
-@pytest.fixture
-def module(slicer_harness, trained):
-    return Module(slicer_harness, trained)
-
 
 LEVELS = ["T12", "T12/L1", "L1", "L1/L2", "L2", "L2/L3", "L3"]
 
@@ -46,11 +40,6 @@ def segmentation_of(module, names=LEVELS, masks=None):
     panel.ui.segmentationSelector.setCurrentNode(node)
     module.harness.process_events()
     return panel, node
-
-
-def names_of(node):
-    segmentation = node.GetSegmentation()
-    return [segmentation.GetNthSegment(k).GetName() for k in range(segmentation.GetNumberOfSegments())]
 
 
 def rows(panel):

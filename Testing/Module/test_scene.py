@@ -2,19 +2,13 @@
 
 import numpy as np
 import pytest
-from module_under_test import Module
+from module_under_test import names_of
 
 
 @pytest.fixture
-def module(slicer_harness, trained):
-    opened = Module(slicer_harness, trained)
-    opened.choose_model()
-    return opened
-
-
-def names_of(node):
-    segmentation = node.GetSegmentation()
-    return [segmentation.GetNthSegment(k).GetName() for k in range(segmentation.GetNumberOfSegments())]
+def module(module):
+    module.choose_model()
+    return module
 
 
 def masks_of(module, node, volume):

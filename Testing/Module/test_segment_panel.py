@@ -14,10 +14,9 @@ from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL, find_label, terminology_ent
 
 
 @pytest.fixture
-def module(slicer_harness, trained):
-    opened = Module(slicer_harness, trained)
-    opened.choose_model()
-    return opened
+def module(module):
+    module.choose_model()
+    return module
 
 
 def segments_of(node):

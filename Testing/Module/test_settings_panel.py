@@ -6,12 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from module_under_test import Module
-
-
-@pytest.fixture
-def module(slicer_harness, trained):
-    return Module(slicer_harness, trained)
 
 
 @pytest.fixture

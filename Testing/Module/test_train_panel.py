@@ -5,14 +5,8 @@ import shutil
 
 import pytest
 import SimpleITK as sitk
-from module_under_test import Module
 
 BOTH, STAGE_1, STAGE_2, GO_ON = range(4)
-
-
-@pytest.fixture
-def module(slicer_harness, trained):
-    return Module(slicer_harness, trained)
 
 
 @pytest.fixture
