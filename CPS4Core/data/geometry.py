@@ -8,24 +8,21 @@ centres.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+import torch
 from scipy.interpolate import make_interp_spline
 from scipy.ndimage import gaussian_filter1d
+from torch import Tensor
 
 from CPS4Core.anatomy import BACKGROUND
 from CPS4Core.config import InputSettings
+from CPS4Core.data.best_classes import best_classes
 from CPS4Core.errors import CPS4Error
-
-THREADS = min(os.cpu_count() or 1, 8)
-"""Slices that are brought back to the grid of the volume at once; each takes memory for all its classes."""
 
 CANONICAL = ("L", "P", "I")
 """Where the axes of a stack of slices point: slices to the left, rows posterior, columns inferior."""
@@ -36,6 +33,8 @@ THICK_MM = 2.0
 """Slices thinner than this can be cut in any direction."""
 CLIP_PERCENT = 0.5
 """Share of the darkest and of the brightest pixels that are clipped before standardising."""
+NEGLIGIBLE = 1e-6
+"""Weights of an interpolation below this are left out."""
 
 
 @dataclass(frozen=True)
@@ -59,28 +58,41 @@ class Axis:
         """Which canvas pixels lie in the volume."""
         return (self.positions >= -0.5) & (self.positions <= self.length - 0.5)
 
-    @cached_property
+    @property
+    def window(self) -> slice:
+        """The same as a range."""
+        places = np.flatnonzero(self.inside)
+        return slice(int(places[0]), int(places[-1]) + 1)
+
+    @property
     def cubic(self) -> np.ndarray:
         """Matrix (canvas, length) that interpolates with cubic splines, smoothing first where it shrinks."""
-        identity = np.eye(self.length)
-        if self.step > 1:
-            identity = gaussian_filter1d(identity, (self.step - 1) / 2, axis=0, mode="nearest")
-        spline = make_interp_spline(np.arange(self.length), identity, k=min(3, self.length - 1))
-        matrix = spline(self.positions.clip(0, self.length - 1))
-        return (matrix * self.inside[:, None]).astype(np.float32)
+        return _cubic_matrix(self)
 
-    def back(self, first: int, last: int) -> tuple[slice, np.ndarray, np.ndarray]:
-        """Return how canvas pixels ``first`` to ``last`` - 1 are interpolated linearly at the volume's pixels.
+    def resample(self, values: Tensor) -> Tensor:
+        """Return ``cubic @ values``, float32: values (..., length, n) at the canvas pixels (..., canvas, n)."""
+        resampled = values.new_zeros(*values.shape[:-2], self.canvas, values.shape[-1])
+        for start in range(0, self.canvas, CANVAS_STEP):
+            rows = slice(start, start + CANVAS_STEP)
+            # A spline reaches only so far: most of the matrix is zero.
+            used = np.flatnonzero(self.cubic[rows].any(0))
+            if len(used):
+                columns = slice(used[0], used[-1] + 1)
+                weights = torch.from_numpy(self.cubic[rows, columns])
+                resampled[..., rows, :] = weights @ values[..., columns, :]
+        return resampled
+
+    def back(self) -> tuple[slice, np.ndarray, np.ndarray]:
+        """Return how values on the canvas are interpolated linearly at the volume's pixels.
 
         Returns:
-            The volume's pixels that lie among them (none, if they lie beside the volume), for each the canvas pixel
-            before it, counted from ``first``, and the weight of the one after.
+            The volume's pixels that lie on the canvas, for each the canvas pixel before it, and the weight of the one
+            after.
         """
-        low = max(0, int(np.ceil(self.start + self.step * (first - 0.5))))
-        # Never below low: a slice to a negative number would be pixels at the other end.
-        high = max(low, min(self.length, int(np.floor(self.start + self.step * (last - 0.5))) + 1))
-        position = ((np.arange(low, high) - self.start) / self.step - first).clip(0, last - first - 1)
-        before = np.minimum(position.astype(int), max(last - first - 2, 0))
+        low = max(0, int(np.ceil(self.start - self.step / 2)))
+        high = min(self.length, int(np.floor(self.start + self.step * (self.canvas - 0.5))) + 1)
+        position = ((np.arange(low, high) - self.start) / self.step).clip(0, self.canvas - 1)
+        before = np.minimum(position.astype(int), self.canvas - 2)
         return slice(low, high), before, (position - before).astype(np.float32)
 
 
@@ -142,8 +154,8 @@ class SliceGrid:
         return slices, rows * self.rows.step, columns * self.columns.step
 
     def crop(self, stack: np.ndarray) -> np.ndarray:
-        """Return the part of slices (..., AP, SI) that lies inside the volume, without the empty canvas."""
-        return stack[..., self.rows.inside, :][..., self.columns.inside]
+        """Return the part of slices (..., AP, SI) that lies inside the volume, without the empty canvas; a view."""
+        return stack[..., self.rows.window, self.columns.window]
 
     def to_slices(self, image: sitk.Image) -> np.ndarray:
         """Return the standardised slices of a volume, float32, (slices, AP, SI); zero outside of it.
@@ -151,13 +163,12 @@ class SliceGrid:
         Intensities are interpolated with cubic splines, clipped to their central 99 % and standardised to mean 0
         and standard deviation 1 over the volume.
         """
-        stack = self._canonical(sitk.GetArrayViewFromImage(image)).astype(np.float32)
-        slices = self.rows.cubic @ stack @ self.columns.cubic.T
-        inside = np.ix_(range(len(slices)), self.rows.inside, self.columns.inside)
-        values = slices[inside]
+        # Products by torch: after numpy's, idle threads of its own would hold up the networks.
+        stack = torch.from_numpy(self._canonical(sitk.GetArrayViewFromImage(image)).astype(np.float32))
+        slices = self.columns.resample(self.rows.resample(stack).mT).mT.contiguous().numpy()
+        values = self.crop(slices)
         values = values.clip(*np.percentile(values, [CLIP_PERCENT, 100 - CLIP_PERCENT]))
-        slices = np.zeros_like(slices)
-        slices[inside] = (values - values.mean()) / max(float(values.std()), 1e-6)
+        self.crop(slices)[:] = (values - values.mean()) / max(float(values.std()), 1e-6)
         return slices
 
     def labels_to_slices(self, labels: sitk.Image) -> np.ndarray:
@@ -171,51 +182,27 @@ class SliceGrid:
         slices[:, :, ~self.columns.inside] = BACKGROUND
         return slices
 
-    def labels_from_slices(self, scores: Iterable[np.ndarray]) -> sitk.Image:
-        """Return the labels of class scores, uint8, on the volume's own grid.
+    def labels_from_slices(self, scores: Tensor, best: Tensor) -> Tensor:
+        """Return the best class at each of the volume's own pixels, uint8, (slices, rows, columns).
 
-        The scores are interpolated linearly and the best class is taken at each of the volume's pixels, so that
-        borders are smooth. Outside the canvas is background.
+        The scores are interpolated linearly, so that borders are smooth. Outside the canvas is background.
+        ``to_image`` makes a volume of the labels of all slices.
 
         Args:
-            scores: one array (classes, AP, SI) a slice, such as an array (slices, classes, AP, SI).
+            scores: class scores of some slices, shape (slices, classes, AP, SI), on any device.
+            best: their best class on the canvas, uint8, shape (slices, AP, SI).
         """
-        stack = np.zeros(self._stack_shape(), np.uint8)
-        with ThreadPoolExecutor(THREADS) as pool:  # numpy leaves the other cores idle
-            list(pool.map(lambda pair: self._label_plane(*pair), zip(stack, scores, strict=True)))
-        return self._to_image(stack)
+        return best_classes(scores, best, self.rows, self.columns)
 
     def map_from_slices(self, values: np.ndarray) -> sitk.Image:
         """Return values on the canvas (slices, AP, SI) on the volume's own grid, float32, linear; 0 outside."""
         stack = np.zeros(self._stack_shape(), np.float32)
-        rows, columns = (axis.back(0, axis.canvas) for axis in (self.rows, self.columns))
+        rows, columns = self.rows.back(), self.columns.back()
         for plane, each in zip(stack, values, strict=True):
-            plane[rows[0], columns[0]] = _interpolate(each[None].astype(np.float32), rows, columns)[0]
-        return self._to_image(stack)
+            plane[rows[0], columns[0]] = _interpolate(each.astype(np.float32), rows, columns)
+        return self.to_image(stack)
 
-    def _label_plane(self, plane: np.ndarray, scores: np.ndarray) -> None:
-        """Write the best class at each pixel of a plane of the volume, looking only where there is a structure."""
-        best = scores.argmax(0)
-        found = np.nonzero(best != BACKGROUND)
-        if not len(found[0]):
-            return
-        # One pixel more on each side: interpolation spreads a structure by less than that.
-        (top, bottom), (left, right) = (
-            (max(int(each.min()) - 1, 0), min(int(each.max()) + 2, size))
-            for each, size in zip(found, best.shape, strict=True)
-        )
-        classes = np.unique(np.append(best[found], BACKGROUND))
-        window = scores[classes, top:bottom, left:right].astype(np.float32)
-        rows, columns = self.rows.back(top, bottom), self.columns.back(left, right)
-        plane[rows[0], columns[0]] = classes[_interpolate(window, rows, columns).argmax(0)]
-
-    def _canonical(self, array: np.ndarray) -> np.ndarray:
-        return np.flip(array.transpose(self.order), self.flips)
-
-    def _stack_shape(self) -> tuple[int, int, int]:
-        return tuple(self.size[::-1][axis] for axis in self.order)
-
-    def _to_image(self, stack: np.ndarray) -> sitk.Image:
+    def to_image(self, stack: np.ndarray) -> sitk.Image:
         """Return a stack of the volume's own pixels as an image with the volume's geometry."""
         array = np.flip(stack, self.flips).transpose(np.argsort(self.order))
         image = sitk.GetImageFromArray(np.ascontiguousarray(array))
@@ -223,6 +210,12 @@ class SliceGrid:
         image.SetOrigin(self.origin)
         image.SetDirection(self.direction)
         return image
+
+    def _canonical(self, array: np.ndarray) -> np.ndarray:
+        return np.flip(array.transpose(self.order), self.flips)
+
+    def _stack_shape(self) -> tuple[int, int, int]:
+        return tuple(self.size[::-1][axis] for axis in self.order)
 
 
 def check_sagittal(image: sitk.Image, path: Path | None = None) -> None:
@@ -276,13 +269,21 @@ def _centred(length: int, canvas: int, step: float, whole: bool) -> Axis:
     return Axis(length, canvas, (length - 1) / 2 - step * (canvas - 1) / 2, step)
 
 
+@lru_cache(maxsize=16)
+def _cubic_matrix(axis: Axis) -> np.ndarray:
+    identity = np.eye(axis.length)
+    if axis.step > 1:
+        identity = gaussian_filter1d(identity, (axis.step - 1) / 2, axis=0, mode="nearest")
+    spline = make_interp_spline(np.arange(axis.length), identity, k=min(3, axis.length - 1))
+    matrix = spline(axis.positions.clip(0, axis.length - 1))
+    matrix[np.abs(matrix) < NEGLIGIBLE] = 0
+    return (matrix * axis.inside[:, None]).astype(np.float32)
+
+
 def _interpolate(values: np.ndarray, rows: tuple, columns: tuple) -> np.ndarray:
-    """Interpolate values (classes, H, W) linearly, first along the columns, then along the rows."""
-    for axis, (_, before, weight) in ((2, columns), (1, rows)):
-        if values.shape[axis] == 1:
-            values = values.repeat(len(before), axis)
-            continue
-        weight = weight if axis == 2 else weight[:, None]
+    """Interpolate values (H, W) linearly, first along the columns, then along the rows."""
+    for axis, (_, before, weight) in ((1, columns), (0, rows)):
+        weight = weight if axis == 1 else weight[:, None]
         low = values.take(before, axis)
         values = low + weight * (values.take(before + 1, axis) - low)
     return values

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
 import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from CPS4Core.anatomy import NUM_CLASSES
+from CPS4Core.anatomy import BACKGROUND, NUM_CLASSES
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.errors import CPS4Error
@@ -20,8 +20,10 @@ from CPS4Core.inference.level_order import relabel_by_order
 from CPS4Core.model_folder import card_settings, load_network, read_card
 from CPS4Core.training.devices import choose_precision, memory_format
 
-SLICES_AT_ONCE = {"cuda": 16, "mps": 8, "cpu": 4}
-"""Slices in one forward pass: as many as keep the device busy."""
+T = TypeVar("T")
+
+PIXELS_AT_ONCE = {"cuda": 2**21, "mps": 2**20, "cpu": 2**17}
+"""Pixels in one forward pass, in whole slices: as many as keep the device busy, and on the CPU in its cache."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,10 @@ class Segmenter:
         self.settings = card_settings(read_card(model_folder))
         self.device = device
         self.report = report
-        self.network = load_network(model_folder).to(device, memory_format=memory_format(device))
-        self._at_once = SLICES_AT_ONCE[device.type]
+        self.network = load_network(model_folder).to(
+            device, memory_format=memory_format(device, training=False)
+        )
+        self._pixels_at_once = PIXELS_AT_ONCE[device.type]
 
     def segment(
         self,
@@ -75,45 +79,64 @@ class Segmenter:
         """
         grid = SliceGrid.of(image, self.settings.input, whole=True)
         slices = torch.from_numpy(grid.to_slices(image)).unsqueeze(1)
+
+        def look(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            best, labels = logits.max(1)
+            labels = labels.byte()
+            structures = labels != BACKGROUND
+            certainty = (best[structures] - logits.movedim(1, -1)[structures].logsumexp(-1)).exp()
+            # The order of the levels is known once all slices are; the labels on the grid wait for it.
+            result = logits if level_order else grid.labels_from_slices(logits, labels)
+            return labels.cpu(), certainty.cpu(), result.cpu()
+
         chunks = []
-        for chunk in self._forward(slices, cancellation):
+        for chunk in self._forward(slices, look, cancellation):
             chunks.append(chunk)
-            progress(sum(len(logits) for logits, *_ in chunks), len(slices))
-        logits, labels, certainty = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+            progress(sum(len(labels) for labels, *_ in chunks), len(slices))
+        labels, certainty, result = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+        structures = labels != BACKGROUND
         if level_order:
-            ordered = relabel_by_order(labels)
-            logits, labels = _exchange_levels(logits, labels, ordered), ordered
-        return Segmentation(grid.labels_from_slices(logits), _mean_by_label(certainty, labels))
+            ordered = torch.from_numpy(relabel_by_order(labels.numpy()))
+            logits = _exchange_levels(result, labels, ordered)
+            at_once = self.slices_at_once(slices)
+            pairs = zip(logits.split(at_once), ordered.split(at_once), strict=True)
+            result, labels = torch.cat([grid.labels_from_slices(*pair) for pair in pairs]), ordered
+        return Segmentation(grid.to_image(result.numpy()), _mean_by_label(certainty, labels[structures]))
+
+    def slices_at_once(self, slices: Tensor) -> int:
+        """Return how many of the slices (n, 1, AP, SI) go through the network together."""
+        return max(1, self._pixels_at_once // slices[0].numel())
 
     @torch.inference_mode()
-    def _forward(self, slices: Tensor, cancellation: Cancellation | None) -> Iterator[tuple[np.ndarray, ...]]:
-        """Yield logits (n, classes, AP, SI), labels and their softmax (n, AP, SI), a few slices at a time."""
+    def _forward(
+        self, slices: Tensor, then: Callable[[Tensor], T], cancellation: Cancellation | None
+    ) -> Iterator[T]:
+        """Yield what ``then`` makes of the logits (n, classes, AP, SI), a few slices at a time."""
         done = 0
         while done < len(slices):
             if cancellation is not None:
                 cancellation.check()
-            chunk = slices[done : done + self._at_once]
+            chunk = slices[done : done + self.slices_at_once(slices)]
             try:
-                logits = self._logits(chunk)
-                highest, labels = logits.max(1)
-                certainty = (highest - logits.logsumexp(1)).exp()
+                made = then(self._logits(chunk))
             except torch.OutOfMemoryError:
-                self._use_less_memory()
+                self._use_less_memory(chunk)
                 continue
             done += len(chunk)
-            yield logits.cpu().numpy(), labels.to(torch.uint8).cpu().numpy(), certainty.cpu().numpy()
+            yield made
 
     def _logits(self, slices: Tensor) -> Tensor:
         precision = choose_precision(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            return self.network(slices.to(self.device, memory_format=memory_format(self.device))).float()
+            layout = memory_format(self.device, training=False)
+            return self.network(slices.to(self.device, memory_format=layout)).float()
 
-    def _use_less_memory(self) -> None:
-        """Take fewer slices at once, and in the end the CPU."""
+    def _use_less_memory(self, chunk: Tensor) -> None:
+        """Take fewer slices at once than in ``chunk``, and in the end the CPU."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if self._at_once > 1:
-            self._at_once //= 2
+        if len(chunk) > 1:
+            self._pixels_at_once = chunk.numel() // 2
         elif self.device.type != "cpu":
             self.report(
                 Warned("Not enough GPU memory for one slice: going on with the CPU, which is slower.")
@@ -126,17 +149,17 @@ class Segmenter:
             )
 
 
-def _mean_by_label(certainty: np.ndarray, labels: np.ndarray) -> dict[int, float]:
+def _mean_by_label(certainty: Tensor, labels: Tensor) -> dict[int, float]:
     """Return the mean certainty of each structure over its voxels."""
-    counts = np.bincount(labels.ravel(), minlength=NUM_CLASSES)
-    sums = np.bincount(labels.ravel(), certainty.ravel(), minlength=NUM_CLASSES)
+    counts = torch.bincount(labels, minlength=NUM_CLASSES)
+    sums = torch.bincount(labels, certainty, minlength=NUM_CLASSES)
     return {label: float(sums[label] / counts[label]) for label in range(1, NUM_CLASSES) if counts[label]}
 
 
-def _exchange_levels(logits: np.ndarray, labels: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+def _exchange_levels(logits: Tensor, labels: Tensor, ordered: Tensor) -> Tensor:
     """Exchange the logits of the old and the new label wherever a voxel was relabelled."""
-    logits = logits.copy()
-    k, i, j = np.nonzero(labels != ordered)
-    old, new = labels[k, i, j], ordered[k, i, j]
+    logits = logits.clone()
+    k, i, j = (labels != ordered).nonzero(as_tuple=True)
+    old, new = labels[k, i, j].long(), ordered[k, i, j].long()
     logits[k, old, i, j], logits[k, new, i, j] = logits[k, new, i, j], logits[k, old, i, j]
     return logits

@@ -47,6 +47,7 @@ def make_deterministic() -> None:
     torch.backends.cudnn.deterministic = True
 
 
-def memory_format(device: torch.device) -> torch.memory_format:
-    """Return the layout in which the device convolves fastest: channels last on CUDA."""
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+def memory_format(device: torch.device, training: bool) -> torch.memory_format:
+    """Return the layout in which the device convolves fastest: on the CPU, training has another than inference."""
+    channels_last = device.type == "cuda" or (device.type == "cpu" and not training)
+    return torch.channels_last if channels_last else torch.contiguous_format

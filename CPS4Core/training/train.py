@@ -92,7 +92,7 @@ class Segmentation(Stage):
         self.module = find_method(train.method)(train)
         if start is not None:
             self.module.start_from(load_network(start).state_dict())
-        self.module.to(accelerator.device, memory_format=memory_format(accelerator.device))
+        self.module.to(accelerator.device, memory_format=memory_format(accelerator.device, training=True))
         self.optimizer = torch.optim.Adam(
             [each for each in self.module.parameters() if each.requires_grad],
             lr=train.learning_rate,
@@ -129,12 +129,13 @@ class Segmentation(Stage):
         device = self.accelerator.device
         on_device = {name: each.to(device) for name, each in loaded.items() if isinstance(each, Tensor)}
         change_l, change_u = (self._draw(loaded["start"], stream) for stream in (21, 22))
+        layout = memory_format(device, training=True)
         images = change_l.images(on_device["labelled"])
         unlabelled = on_device.get("unlabelled", images[:0])
         batch = {
-            "labelled": images.contiguous(memory_format=memory_format(device)),
+            "labelled": images.contiguous(memory_format=layout),
             "labels": change_l.labels(on_device["labels"]),
-            "unlabelled": change_u.images(unlabelled).contiguous(memory_format=memory_format(device))
+            "unlabelled": change_u.images(unlabelled).contiguous(memory_format=layout)
             if len(unlabelled)
             else unlabelled,
         }

@@ -5,12 +5,14 @@ import itertools
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import given, settings
+import torch
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from CPS4Core.config import InputSettings
-from CPS4Core.data.geometry import SliceGrid, check_sagittal
+from CPS4Core.data.best_classes import best_classes
+from CPS4Core.data.geometry import Axis, SliceGrid, check_sagittal
 from CPS4Core.errors import CPS4Error
 
 PAPER = InputSettings(size=(64, 128))
@@ -49,7 +51,12 @@ def make_volume(direction, spacing=(4.0, 0.9, 0.8), size=(12, 96, 150), centre=(
 
 
 def one_hot(slices):
-    return (slices[:, None] == np.arange(20)[:, None, None]).astype(np.float32)
+    return torch.from_numpy((slices[:, None] == np.arange(20)[:, None, None]).astype(np.float32))
+
+
+def back_from(grid, scores):
+    """Return the labels of class scores on the volume's own grid."""
+    return grid.to_image(grid.labels_from_slices(scores, scores.argmax(1).byte()).numpy())
 
 
 def centroid(labels, label):
@@ -65,7 +72,7 @@ def dice(a, b):
 def check_round_trip(image, labels, input_settings, whole=False, least=0.93):
     grid = SliceGrid.of(image, input_settings, whole)
     slices = grid.labels_to_slices(labels)
-    back = grid.labels_from_slices(one_hot(slices))
+    back = back_from(grid, one_hot(slices))
     assert back.GetSize() == image.GetSize()
     np.testing.assert_allclose(back.GetSpacing(), image.GetSpacing(), atol=1e-6)
     np.testing.assert_allclose(back.GetOrigin(), image.GetOrigin(), atol=1e-6)
@@ -124,7 +131,7 @@ def test_obliques_odd_sizes_and_spacings(turn, orientation, spacing, size, input
     _, labels = make_volume(direction, spacing, size)
     grid = SliceGrid.of(labels, input_settings, whole=True)
     slices = grid.labels_to_slices(labels)
-    back = grid.labels_from_slices(one_hot(slices))
+    back = back_from(grid, one_hot(slices))
     np.testing.assert_allclose(back.GetDirection(), labels.GetDirection(), atol=1e-6)
     truth, found = (sitk.GetArrayViewFromImage(each) for each in (labels, back))
     inside = found != 0
@@ -166,9 +173,47 @@ def test_a_structure_seen_only_beside_a_small_volume_is_left_out(corner):
     image = sitk.GetImageFromArray(np.ones((5, 100, 60), np.int16))
     image.SetDirection((0, 0, 1, 1, 0, 0, 0, -1, 0))
     grid = SliceGrid.of(image, InputSettings(size=(80, 160), spacing_mm=1.0), whole=True)
-    logits = np.zeros((5, 20, 80, 160), np.float32)
+    logits = torch.zeros(5, 20, 80, 160)
     logits[:, 3, corner[0], corner[1]] = 1
-    assert not sitk.GetArrayFromImage(grid.labels_from_slices(logits)).any()
+    assert not grid.labels_from_slices(logits, logits.argmax(1).byte()).any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    lengths=st.tuples(st.integers(3, 60), st.integers(3, 60)),
+    canvas=st.tuples(st.integers(2, 40), st.integers(2, 40)),
+    steps=st.tuples(st.floats(0.4, 4.0), st.floats(0.4, 4.0)),
+    starts=st.tuples(st.floats(-5, 2), st.floats(-5, 2)),
+    seed=st.integers(0, 1000),
+)
+def test_the_best_class_is_that_of_the_interpolated_scores(lengths, canvas, steps, starts, seed):
+    rows, columns = (Axis(*each) for each in zip(lengths, canvas, starts, steps, strict=True))
+    # A canvas lies in the middle of its volume, never beside it.
+    assume(all(len(axis.back()[1]) for axis in (rows, columns)))
+    scores = torch.from_numpy(np.random.default_rng(seed).normal(size=(2, 5, *canvas)).astype(np.float32))
+    expected, sure = slow_best_classes(scores.double().numpy(), rows, columns)
+    found = best_classes(scores, scores.argmax(1).byte(), rows, columns).numpy()
+    assert np.array_equal(found[sure], expected[sure])
+    assert sure.mean() > 0.99
+
+
+def slow_best_classes(scores, rows, columns):
+    """Interpolate every score at every pixel; also say where the best leads the second by more than rounding."""
+    expected = np.zeros((len(scores), rows.length, columns.length), np.uint8)
+    sure = np.ones(expected.shape, bool)
+    for y, x in itertools.product(range(rows.length), range(columns.length)):
+        i, j = (y - rows.start) / rows.step, (x - columns.start) / columns.step
+        if not (-0.5 <= i <= rows.canvas - 0.5 and -0.5 <= j <= columns.canvas - 0.5):
+            continue
+        i, j = np.clip(i, 0, rows.canvas - 1), np.clip(j, 0, columns.canvas - 1)
+        a, b = min(int(i), rows.canvas - 2), min(int(j), columns.canvas - 2)
+        p, q = i - a, j - b
+        four = scores[:, :, a : a + 2, b : b + 2]
+        value = (four * (np.array([[1 - p], [p]]) * np.array([1 - q, q]))).sum((2, 3))
+        expected[:, y, x] = value.argmax(1)
+        ranked = np.sort(value, 1)
+        sure[:, y, x] = ranked[:, -1] - ranked[:, -2] > 1e-5
+    return expected, sure
 
 
 def test_the_paper_takes_the_centre_half_of_the_rows():
@@ -191,7 +236,10 @@ def test_maps_come_back_on_the_grid_of_the_volume():
     image, _ = make_volume(ORIENTATIONS[29])
     grid = SliceGrid.of(image, FIXED, whole=True)
     smooth = sitk.DiscreteGaussian(image, 9.0)
-    slices = grid.rows.cubic @ grid._canonical(sitk.GetArrayViewFromImage(smooth)) @ grid.columns.cubic.T
+    stack = grid._canonical(sitk.GetArrayViewFromImage(smooth))
+    slices = grid.rows.cubic @ stack @ grid.columns.cubic.T
+    resampled = grid.columns.resample(grid.rows.resample(torch.from_numpy(stack.copy())).mT).mT
+    np.testing.assert_allclose(resampled, slices, atol=1e-5)
     back = grid.map_from_slices(slices)
     np.testing.assert_allclose(
         sitk.GetArrayViewFromImage(back), sitk.GetArrayViewFromImage(smooth), atol=0.25

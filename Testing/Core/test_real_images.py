@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from CPS4Core.config import InputSettings
 from CPS4Core.data.dicom import find_series, read_series
@@ -41,8 +42,10 @@ def test_labels_return_to_the_voxels_they_came_from():
     labels.CopyInformation(masks)
     grid = SliceGrid.of(labels, CANVAS, whole=True)
     slices = grid.labels_to_slices(labels)
-    logits = np.stack([slices == label for label in range(20)], 1).astype(np.float32)
-    again = sitk.GetArrayFromImage(grid.labels_from_slices(logits))
+    logits = torch.from_numpy(np.stack([slices == label for label in range(20)], 1).astype(np.float32))
+    again = sitk.GetArrayFromImage(
+        grid.to_image(grid.labels_from_slices(logits, torch.from_numpy(slices)).numpy())
+    )
     truth = sitk.GetArrayFromImage(labels)
     assert 2 * (again & truth).sum() / (again.sum() + truth.sum()) > 0.97
 
