@@ -194,7 +194,7 @@ def test_the_best_class_is_that_of_the_interpolated_scores(lengths, canvas, step
     expected, sure = slow_best_classes(scores.double().numpy(), rows, columns)
     found = best_classes(scores, scores.argmax(1).byte(), rows, columns).numpy()
     assert np.array_equal(found[sure], expected[sure])
-    assert sure.mean() > 0.99
+    assert sure.mean() > 0.9
 
 
 def slow_best_classes(scores, rows, columns):
