@@ -148,6 +148,11 @@ TERMINOLOGY = "Segmentation category and type - CPS4"
 ANATOMICAL_STRUCTURE = "SCT^123037004^Anatomical Structure"
 
 
+def segment_id(label: int) -> str:
+    """Return the ID of a structure's segment in a segmentation of Slicer; it outlasts any renaming."""
+    return f"CPS4_{label:02d}"
+
+
 def terminology_entry(structure: Structure | None) -> str:
     """Return the terminology of a structure as Slicer serialises it: context, category, type, modifier, region.
 

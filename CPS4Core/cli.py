@@ -241,6 +241,30 @@ def attend(
 
 
 @app.command()
+def check(
+    source: Annotated[Path, typer.Argument(help="A volume or a DICOM series.")],
+    labels: Annotated[Path, typer.Argument(help="Its segmentation, on the same grid.")],
+    model: ModelOption,
+    device: DeviceOption = "auto",
+    events: EventsOption = False,
+) -> None:
+    """Show how sure a model is of each structure of a segmentation: network, teacher and class prompts."""
+
+    def job(report: Reporter, cancellation: Cancellation) -> None:
+        from CPS4Core.inference.agreement import Checker, check_files
+        from CPS4Core.inference.segmenter import Segmenter
+        from CPS4Core.training.devices import choose_device
+
+        checker = Checker.of(model, Segmenter(model, choose_device(device), report))
+        found = check_files(checker, source, labels, report, cancellation)
+        report(Finished())
+        if not events:
+            _print_agreement(found)
+
+    _run(job, events)
+
+
+@app.command()
 def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Segmentations: a folder or a file.")],
     references: Annotated[Path, typer.Argument(help="Reference labels: a folder or a file.")],
@@ -377,6 +401,25 @@ def _print_failures(failures: list[Failed]) -> None:
     for failure in failures:
         table.add_row(Path(failure.path or "").name, failure.problem, failure.remedy)
     Console(stderr=True).print(table)
+
+
+def _print_agreement(found: dict[int, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from CPS4Core.anatomy import HEAD_TO_TAIL, short_name
+
+    table = Table("Structure", "Confidence", "Network", "Teacher", "Class prompts")
+    for label in HEAD_TO_TAIL:
+        if label in found:
+            numbers = (
+                found[label].confidence,
+                found[label].network,
+                found[label].teacher,
+                found[label].prompts,
+            )
+            table.add_row(short_name(label), *("" if each is None else f"{each:.2f}" for each in numbers))
+    Console().print(table)
 
 
 def _prepare_libraries() -> None:

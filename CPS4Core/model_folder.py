@@ -3,6 +3,7 @@
     model/
         card.json                   classes, input, settings, versions, data, validation
         network-000400.safetensors  the segmentation network (stage 2)
+        teacher-000400.safetensors  its teacher, where the method has one
         encoders-000090.safetensors the class prompt model (stage 1)
         text/                       configuration and tokenizer of the text encoder
 
@@ -35,7 +36,14 @@ FORMAT = 1
 CARD = "card.json"
 TEXT = "text"
 NETWORK = "network"
+TEACHER = "teacher"
 ENCODERS = "encoders"
+_PARTS = {
+    NETWORK: ("segmentation network", "`cps4 train`"),
+    TEACHER: ("teacher", "`cps4 train` with a mean teacher"),
+    ENCODERS: ("class prompt encoders", "`cps4 pretrain`"),
+}
+"""What each part is, and which command makes it."""
 
 
 def new_card(settings: Settings, **facts: Any) -> dict[str, Any]:
@@ -54,21 +62,25 @@ def new_card(settings: Settings, **facts: Any) -> dict[str, Any]:
     }
 
 
-def write_weights(
-    folder: Path, part: str, step: int, tensors: dict[str, Tensor], card: dict[str, Any]
-) -> None:
-    """Write the weights of ``part`` and then the card that names them; older weights of the part go last.
+Weights = dict[str, dict[str, Tensor]]
+"""The tensors of each part of a model, by name."""
+
+
+def write_weights(folder: Path, step: int, weights: Weights, card: dict[str, Any]) -> None:
+    """Write the weights of each part and then the card that names them; older weights of the parts go last.
 
     Raises:
         CPS4Error: if the disk is full or the folder cannot be written.
     """
-    path = folder / f"{part}-{step:06d}.safetensors"
-    save_weights(path, tensors)
-    card["weights"][part] = {"file": path.name, "sha256": _hash(path)}
+    for part, tensors in weights.items():
+        path = folder / f"{part}-{step:06d}.safetensors"
+        save_weights(path, tensors)
+        card["weights"][part] = {"file": path.name, "sha256": _hash(path)}
     write_json(folder / CARD, card)
-    for old in folder.glob(f"{part}-*.safetensors"):
-        if old != path:
-            old.unlink()
+    for part in weights:
+        for old in folder.glob(f"{part}-*.safetensors"):
+            if old.name != card["weights"][part]["file"]:
+                old.unlink()
 
 
 def write_text_architecture(folder: Path, model: ClassPromptModel) -> None:
@@ -142,15 +154,18 @@ def card_settings(card: dict[str, Any]) -> Settings:
     return parse_settings(card["settings"])
 
 
-def load_network(folder: Path) -> ResidualUNet:
+def load_network(folder: Path, part: str = NETWORK) -> ResidualUNet:
     """Return the segmentation network of the model in ``folder``, in evaluation mode, on the CPU.
+
+    Args:
+        part: ``NETWORK`` or its ``TEACHER``.
 
     Raises:
         CPS4Error: if there is none, or its weights are damaged or of another shape.
     """
     card = read_card(folder)
     network = ResidualUNet(card_settings(card).train.widths)
-    _fill(network, folder, _entry(folder, card, NETWORK))
+    _fill(network, folder, _entry(folder, card, part))
     return network.eval()
 
 
@@ -174,8 +189,7 @@ def has(folder: Path, part: str) -> bool:
 
 def _entry(folder: Path, card: dict[str, Any], part: str) -> dict[str, str]:
     if part not in card["weights"]:
-        command = "`cps4 train`" if part == NETWORK else "`cps4 pretrain`"
-        what = "segmentation network" if part == NETWORK else "class prompt encoders"
+        what, command = _PARTS[part]
         raise CPS4Error(f"The model has no {what}.", f"Choose a model that {command} made.", folder)
     return card["weights"][part]
 

@@ -17,7 +17,7 @@ from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Reporter, Warned, silent
 from CPS4Core.inference.level_order import relabel_by_order
-from CPS4Core.model_folder import card_settings, load_network, read_card
+from CPS4Core.model_folder import NETWORK, card_settings, load_network, read_card
 from CPS4Core.training.devices import choose_precision, memory_format
 
 T = TypeVar("T")
@@ -43,16 +43,19 @@ class Segmenter:
         model_folder: a model that ``cps4 train`` made.
         device: where to compute.
         report: receives warnings.
+        part: which of the model's networks, ``NETWORK`` or ``TEACHER``.
 
     Raises:
         CPS4Error: if the folder holds no usable model.
     """
 
-    def __init__(self, model_folder: Path, device: torch.device, report: Reporter = silent):
+    def __init__(
+        self, model_folder: Path, device: torch.device, report: Reporter = silent, part: str = NETWORK
+    ):
         self.settings = card_settings(read_card(model_folder))
         self.device = device
         self.report = report
-        self.network = load_network(model_folder).to(
+        self.network = load_network(model_folder, part).to(
             device, memory_format=memory_format(device, training=False)
         )
         self._pixels_at_once = PIXELS_AT_ONCE[device.type]
@@ -80,7 +83,7 @@ class Segmenter:
         grid = SliceGrid.of(image, self.settings.input, whole=True)
         slices = torch.from_numpy(grid.to_slices(image)).unsqueeze(1)
 
-        def look(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def look(logits: Tensor, _: slice) -> tuple[Tensor, Tensor, Tensor]:
             best, labels = logits.max(1)
             labels = labels.byte()
             structures = labels != BACKGROUND
@@ -90,7 +93,7 @@ class Segmenter:
             return labels.cpu(), certainty.cpu(), result.cpu()
 
         chunks = []
-        for chunk in self._forward(slices, look, cancellation):
+        for chunk in self.forward(slices, look, cancellation):
             chunks.append(chunk)
             progress(sum(len(labels) for labels, *_ in chunks), len(slices))
         labels, certainty, result = (torch.cat(parts) for parts in zip(*chunks, strict=True))
@@ -108,17 +111,26 @@ class Segmenter:
         return max(1, self._pixels_at_once // slices[0].numel())
 
     @torch.inference_mode()
-    def _forward(
-        self, slices: Tensor, then: Callable[[Tensor], T], cancellation: Cancellation | None
+    def forward(
+        self, slices: Tensor, then: Callable[[Tensor, slice], T], cancellation: Cancellation | None
     ) -> Iterator[T]:
-        """Yield what ``then`` makes of the logits (n, classes, AP, SI), a few slices at a time."""
+        """Run the network on standardised slices (n, 1, AP, SI), a few at a time.
+
+        Yields:
+            What ``then`` makes of the logits (few, classes, AP, SI) and the place of their slices.
+
+        Raises:
+            Cancelled: if the user asked to stop.
+            CPS4Error: if the device's memory does not suffice for one slice.
+        """
         done = 0
         while done < len(slices):
             if cancellation is not None:
                 cancellation.check()
-            chunk = slices[done : done + self.slices_at_once(slices)]
+            place = slice(done, done + self.slices_at_once(slices))
+            chunk = slices[place]
             try:
-                made = then(self._logits(chunk))
+                made = then(self._logits(chunk), place)
             except torch.OutOfMemoryError:
                 self._use_less_memory(chunk)
                 continue

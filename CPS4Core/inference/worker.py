@@ -4,12 +4,14 @@
     {"request": "2", "do": "segment", "input": "scan.nii.gz", "output": "labels.seg.nrrd", "level_order": false}
     {"request": "3", "do": "attend", "input": "scan.nii.gz", "prompts": ["L4", "a herniated disc"], "output": "maps"}
     {"request": "4", "do": "figure", "input": "scan.nii.gz", "prompts": ["L4"], "output": "figure.png"}
-    {"request": "5", "do": "cancel"}
-    {"request": "6", "do": "shutdown"}
+    {"request": "5", "do": "check", "input": "scan.nii.gz", "labels": "labels.seg.nrrd"}
+    {"request": "6", "do": "cancel"}
+    {"request": "7", "do": "cancel", "which": "5"}
+    {"request": "8", "do": "shutdown"}
 
 Every answer is an event that carries its ``request``; ``finished`` or ``failed`` is the last one. Requests wait in
-line, except ``cancel``, which stops the running one and those that wait. The model and the last volume stay in
-memory. The worker ends with ``shutdown`` or when its standard input closes.
+line, except ``cancel``, which stops the running one and those that wait, or one of them. The model and the last volume
+stay in memory. The worker ends with ``shutdown`` or when its standard input closes.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from CPS4Core.data.volumes import read_image
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Artifact, Event, Failed, Finished, Progress, Reporter, Started
 from CPS4Core.files import written_aside
+from CPS4Core.inference.agreement import Checker, check_files
 from CPS4Core.inference.attention import AttentionMapper, EncodedVolume
 from CPS4Core.inference.batch import Job, segment_one
 from CPS4Core.inference.outputs import write_map, write_segmentation
@@ -49,12 +52,13 @@ class Worker:
     def __init__(self, report: Reporter):
         self._report = report
         self._waiting: queue.Queue[tuple[dict[str, Any], Cancellation] | None] = queue.Queue()
-        self._cancellations: list[Cancellation] = []
+        self._cancellations: list[tuple[str, Cancellation]] = []
         self._cancellation = Cancellation()
         self._model: Path | None = None
         self._device_name = "auto"
         self._segmenter: Segmenter | None = None
         self._mapper: AttentionMapper | None = None
+        self._checker: Checker | None = None
         self._volume: tuple[tuple, EncodedVolume] | None = None
 
     def serve(self, lines: Iterable[str]) -> None:
@@ -63,13 +67,13 @@ class Worker:
         while (waiting := self._waiting.get()) is not None:
             request, self._cancellation = waiting
             self._answer(request)
-            self._cancellations.remove(self._cancellation)
+            self._cancellations.remove((_name(request), self._cancellation))
 
     def _listen(self, lines: Iterable[str]) -> None:
         for line in lines:
             if line.strip():
                 self._receive(line)
-        self._cancel_all()
+        self._cancel()
         self._waiting.put(None)
 
     def _receive(self, line: str) -> None:
@@ -81,28 +85,30 @@ class Worker:
             self._report(Failed("The request is no JSON object.", "Send one JSON object a line."))
             return
         if request.get("do") in ("cancel", "shutdown"):
-            self._cancel_all()
-            self._report(Finished(request=str(request.get("request", ""))))
+            self._cancel(request.get("which"))
+            self._report(Finished(request=_name(request)))
             if request["do"] == "shutdown":
                 self._waiting.put(None)
             return
         cancellation = Cancellation()
-        self._cancellations.append(cancellation)
+        self._cancellations.append((_name(request), cancellation))
         self._waiting.put((request, cancellation))
 
-    def _cancel_all(self) -> None:
-        """Stop the running request and those that wait."""
-        for cancellation in list(self._cancellations):
-            cancellation.request()
+    def _cancel(self, which: str | None = None) -> None:
+        """Stop the running request and those that wait, or only the one called ``which``."""
+        for name, cancellation in list(self._cancellations):
+            if which in (None, name):
+                cancellation.request()
 
     def _answer(self, request: dict[str, Any]) -> None:
         """Do one request; whatever goes wrong, say so and live on."""
-        name = str(request.get("request", ""))
+        name = _name(request)
         verbs: dict[str, Callable[[dict[str, Any], Reporter], None]] = {
             "load": self._load,
             "segment": self._segment,
             "attend": self._attend,
             "figure": self._figure,
+            "check": self._check,
         }
 
         def report(event: Event) -> None:
@@ -132,7 +138,7 @@ class Worker:
         card = read_card(model)
         if (model, device) != (self._model, self._device_name):
             self._model, self._device_name = model, device
-            self._segmenter = self._mapper = self._volume = None
+            self._segmenter = self._mapper = self._checker = self._volume = None
         details = {"card": card, "device": str(choose_device(device))}
         if has(model, NETWORK):
             self._warm_segmenter(report)
@@ -172,6 +178,13 @@ class Worker:
             temporary.write_bytes(draw_panel(mapper, volume, list(request["prompts"])))
         report(Artifact("figure", str(path)))
 
+    def _check(self, request: dict[str, Any], report: Reporter) -> None:
+        if self._checker is None:
+            mapper = self._warm_mapper() if has(self._loaded_model(), ENCODERS) else None
+            self._checker = Checker.of(self._loaded_model(), self._warm_segmenter(report), mapper)
+        source, labels = Path(request["input"]), Path(request["labels"])
+        check_files(self._checker, source, labels, report, self._cancellation)
+
     def _warm_segmenter(self, report: Reporter) -> Segmenter:
         if self._segmenter is None:
             self._segmenter = Segmenter(self._loaded_model(), choose_device(self._device_name), report)
@@ -196,3 +209,7 @@ class Worker:
             check_sagittal(image, path)
             self._volume = (key, mapper.encode(image, self._cancellation))
         return self._volume[1]
+
+
+def _name(request: dict[str, Any]) -> str:
+    return str(request.get("request", ""))

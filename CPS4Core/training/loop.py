@@ -24,6 +24,7 @@ from CPS4Core.config import Settings
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Artifact, Event, Finished, Metric, Progress, Warned
 from CPS4Core.files import written_aside
+from CPS4Core.model_folder import Weights
 from CPS4Core.training.checkpoint import load_checkpoint, save_checkpoint
 from CPS4Core.training.devices import choose_precision
 from CPS4Core.training.run_folder import RunFolder
@@ -75,7 +76,7 @@ class TrainingLoop:
         self.cancellation = cancellation
         self.step = 0
         self.best_score = -np.inf
-        self._unwritten: tuple[dict[str, Tensor], int, dict[str, float]] | None = None
+        self._unwritten: tuple[Weights, int, dict[str, float]] | None = None
         self._saved_at = time.monotonic()
         self._shown_at = time.monotonic()
         self._waited = 0.0
@@ -192,7 +193,10 @@ class TrainingLoop:
         score = self.stage.score(metrics) if metrics else float(self.step)
         if score > self.best_score:
             self.best_score = score
-            weights = {name: each.detach().cpu().clone() for name, each in self.stage.model_weights().items()}
+            weights = {
+                part: {name: each.detach().cpu().clone() for name, each in tensors.items()}
+                for part, tensors in self.stage.model_weights().items()
+            }
             self._unwritten = (weights, self.step, metrics)
 
     def _save(self) -> None:

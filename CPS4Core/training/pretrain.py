@@ -16,7 +16,7 @@ from CPS4Core.data.augment import draw
 from CPS4Core.evaluation.figures import fullest_slice, overlay
 from CPS4Core.evaluation.text_maps import text_labels
 from CPS4Core.events import Metric, Reporter, Started
-from CPS4Core.model_folder import ENCODERS, new_card, write_text_architecture, write_weights
+from CPS4Core.model_folder import ENCODERS, Weights, new_card, write_text_architecture, write_weights
 from CPS4Core.training.devices import make_deterministic
 from CPS4Core.training.inputs import TrainingInputs, open_inputs
 from CPS4Core.training.loop import TrainingLoop, make_accelerator
@@ -119,13 +119,13 @@ class Pretraining(Stage):
     def load_schedule_state(self, state: dict[str, Any]) -> None:
         self.schedule.load_state_dict(state)
 
-    def model_weights(self) -> dict[str, Tensor]:
-        return self.module.model.state_dict()
+    def model_weights(self) -> Weights:
+        return {ENCODERS: self.module.model.state_dict()}
 
-    def write_model(self, weights: dict[str, Tensor], step: int, metrics: dict[str, float]) -> None:
+    def write_model(self, weights: Weights, step: int, metrics: dict[str, float]) -> None:
         card = new_card(self.settings, stage=1, step=step, validation=metrics, data=self.inputs.facts())
         write_text_architecture(self.model_folder, self.module.model)
-        write_weights(self.model_folder, ENCODERS, step, weights, card)
+        write_weights(self.model_folder, step, weights, card)
 
     def _parameters(self) -> list[dict[str, Any]]:
         """Return the parameters to train, the text encoder's with their own learning rate."""

@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from CPS4Core.model_folder import Weights
 
 
 class Stage(ABC):
@@ -70,9 +72,9 @@ class Stage(ABC):
         """Take up the state of the learning rate schedule."""
 
     @abstractmethod
-    def model_weights(self) -> dict[str, Tensor]:
+    def model_weights(self) -> Weights:
         """Return the weights that the finished model needs."""
 
     @abstractmethod
-    def write_model(self, weights: dict[str, Tensor], step: int, metrics: dict[str, float]) -> None:
+    def write_model(self, weights: Weights, step: int, metrics: dict[str, float]) -> None:
         """Write the model that had ``weights`` at ``step`` to the run folder."""

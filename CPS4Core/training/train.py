@@ -21,6 +21,8 @@ from CPS4Core.events import Reporter, Started
 from CPS4Core.model_folder import (
     ENCODERS,
     NETWORK,
+    TEACHER,
+    Weights,
     card_settings,
     copy_encoders,
     has,
@@ -202,17 +204,18 @@ class Segmentation(Stage):
         # JSON has no Counter; the milestones come from the settings.
         self.schedule.load_state_dict({**state, "milestones": self.schedule.milestones})
 
-    def model_weights(self) -> dict[str, Tensor]:
-        return self.module.network.state_dict()
+    def model_weights(self) -> Weights:
+        parts = {NETWORK: self.module.network, TEACHER: self.module.teacher_network}
+        return {part: module.state_dict() for part, module in parts.items() if module is not None}
 
-    def write_model(self, weights: dict[str, Tensor], step: int, metrics: dict[str, float]) -> None:
+    def write_model(self, weights: Weights, step: int, metrics: dict[str, float]) -> None:
         facts = {"step": step, "validation": metrics, "data": self.inputs.facts()}
         if self.text_maps is not None:
             facts["text_trust"] = {short_name(k): round(float(each), 3) for k, each in enumerate(self.trust)}
         card = new_card(self.settings, stage=2, **facts)
         if self.encoders is not None:
             copy_encoders(self.encoders, self.model_folder, card)
-        write_weights(self.model_folder, NETWORK, step, weights, card)
+        write_weights(self.model_folder, step, weights, card)
 
     def _draw(self, start: int, stream: int) -> Augmentation:
         seeds = [[self.settings.seed, stream, start + place] for place in range(self.batch)]

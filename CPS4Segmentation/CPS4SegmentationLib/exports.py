@@ -16,9 +16,18 @@ from slicer.i18n import tr as _
 from CPS4Core.errors import CPS4Error
 from CPS4SegmentationLib.levels import structure_named
 from CPS4SegmentationLib.review import Finding
-from CPS4SegmentationLib.segmentations import masks_of, segments, source_volume
+from CPS4SegmentationLib.segmentations import AGREEMENT, masks_of, segments, source_volume
 
-COLUMNS = ("structure", "volume (ml)", "mean height (mm)", "confidence", "look at")
+COLUMNS = (
+    "structure",
+    "volume (ml)",
+    "mean height (mm)",
+    "confidence",
+    "network",
+    "teacher",
+    "class prompts",
+    "look at",
+)
 
 
 def write_nifti(node: slicer.vtkMRMLSegmentationNode, path: Path) -> str:
@@ -139,7 +148,8 @@ def label_array(node: slicer.vtkMRMLSegmentationNode) -> tuple[np.ndarray, list[
 
 
 def _row(finding: Finding) -> tuple[str, ...]:
-    numbers = (finding.volume_ml, finding.height_mm, finding.confidence)
+    agreement = (finding.agreement.get(name, math.nan) for name in AGREEMENT)
+    numbers = (finding.volume_ml, finding.height_mm, finding.confidence, *agreement)
     return (finding.name, *("" if math.isnan(x) else f"{x:.3f}" for x in numbers), ", ".join(finding.flags))
 
 

@@ -28,13 +28,19 @@ class Finding:
     volume_ml: float = math.nan
     height_mm: float = math.nan
     """Volume over footprint: its mean extent along the axis nearest the patient's head-to-feet axis."""
-    confidence: float = math.nan
-    """Mean softmax probability over the structure, 0 to 1; NaN if the engine did not make it."""
+    agreement: Mapping[str, float] = field(default_factory=dict)
+    """What speaks for it, each 0 to 1: ``network`` is the mean probability, ``teacher`` the Dice with the teacher's
+    structure, ``prompts`` the share that the class prompts call the same. Empty if the engine did not make it."""
     centre: tuple[float, float, float] | None = None
     """Centre of mass, RAS, mm; None for a structure that is missing."""
     segment: str | None = None
     """ID of the segment; None for a structure that is missing."""
     flags: list[str] = field(default_factory=list)
+
+    @property
+    def confidence(self) -> float:
+        """The mean of what speaks for the structure, 0 to 1; NaN if nothing is known."""
+        return sum(self.agreement.values()) / len(self.agreement) if self.agreement else math.nan
 
 
 def measure(mask: np.ndarray, ijk_to_ras: np.ndarray) -> Finding:
@@ -74,7 +80,7 @@ def right_left_difference(mask: np.ndarray, ijk_to_ras: np.ndarray, middle: floa
 def review(
     masks: Mapping[str, np.ndarray],
     names: Mapping[str, str],
-    confidence: Mapping[str, float],
+    agreement: Mapping[str, Mapping[str, float]],
     ijk_to_ras: np.ndarray,
 ) -> list[Finding]:
     """Return the structures of a segmentation, those to look at first at the top.
@@ -82,14 +88,14 @@ def review(
     Args:
         masks: by segment ID, axes k, j, i, on one grid.
         names: of the segments.
-        confidence: of the segments that the engine made.
+        agreement: what speaks for the segments that the engine made.
         ijk_to_ras: of the grid, 4 x 4.
     """
     findings = []
     for segment, mask in masks.items():
         finding = measure(mask, ijk_to_ras)
         finding.name, finding.segment = names[segment], segment
-        finding.confidence = confidence.get(segment, math.nan)
+        finding.agreement = agreement.get(segment, {})
         findings.append(finding)
     _flag_sizes(findings)
     _flag_confidence(findings)

@@ -17,7 +17,7 @@ from CPS4SegmentationLib.level_changes import LevelChanges
 from CPS4SegmentationLib.logic import CPS4SegmentationLogic, show_error
 from CPS4SegmentationLib.panel import Panel, fit_to_contents
 from CPS4SegmentationLib.review import Finding
-from CPS4SegmentationLib.segmentations import BINARY, findings_of, segments, source_volume
+from CPS4SegmentationLib.segmentations import BINARY, agreement_of, findings_of, segments, source_volume
 
 STRUCTURE, VOLUME, HEIGHT, CONFIDENCE, FLAGS = range(5)
 
@@ -42,6 +42,7 @@ class ReviewPanel(Panel):
             "empty": _("empty"),
             "low confidence": _("low confidence"),
         }
+        self._parts = {"network": _("network"), "teacher": _("teacher"), "prompts": _("class prompts")}
         for label in HEAD_TO_TAIL:
             self.ui.nameBox.addItem(short_name(label))
         table = self.ui.structureTable
@@ -224,10 +225,15 @@ class ReviewPanel(Panel):
             )
             for column, text in enumerate(texts):
                 item = qt.QTableWidgetItem(text)
-                item.setToolTip(text)
+                item.setToolTip(self._in_words(finding) if column == CONFIDENCE else text)
                 table.setItem(row, column, item)
         table.blockSignals(blocked)
         self._summarise()
+
+    def _in_words(self, finding: Finding) -> str:
+        """Return what the confidence is the mean of."""
+        parts = (f"{self._parts[name]} {_number(value, 2)}" for name, value in finding.agreement.items())
+        return ", ".join(parts)
 
     def _summarise(self) -> None:
         doubtful = sum(bool(each.flags) for each in self._findings)
@@ -258,10 +264,13 @@ class ReviewPanel(Panel):
 
 
 def _state(node: slicer.vtkMRMLSegmentationNode) -> tuple:
-    """Return what changes whenever a segment is added, removed, renamed or edited."""
+    """Return what changes whenever a segment is added, removed, renamed, edited or checked."""
     return (
         node.GetID(),
-        *((each.GetName(), each.GetRepresentation(BINARY).GetMTime()) for each in segments(node)),
+        *(
+            (each.GetName(), each.GetRepresentation(BINARY).GetMTime(), *agreement_of(each).values())
+            for each in segments(node)
+        ),
     )
 
 

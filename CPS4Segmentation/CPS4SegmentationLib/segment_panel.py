@@ -16,10 +16,12 @@ from CPS4SegmentationLib.model_card import can_segment, describe, read_card
 from CPS4SegmentationLib.panel import Panel
 from CPS4SegmentationLib.progress import ProgressDisplay
 from CPS4SegmentationLib.segmentations import (
+    DIGEST,
     is_edited,
     load_result,
     replace_content,
     result_of,
+    set_agreement,
     show_surfaces,
 )
 from CPS4SegmentationLib.settings import remember, setting
@@ -39,6 +41,7 @@ class SegmentPanel(Panel):
         self._waiting: deque[str] = deque()
         self._running: str | None = None
         self._job = 0
+        self._check: tuple[Path, str, Path, Path] | None = None
         names = (_("Automatic"), _("Graphics card (CUDA)"), _("Graphics (Apple)"), _("Processor"))
         for device, name in zip(DEVICES, names, strict=True):
             self.ui.deviceBox.addItem(name, device)
@@ -77,6 +80,7 @@ class SegmentPanel(Panel):
         super().forget_scene()
         if self._running is not None:
             self.logic.worker.cancel()
+        self.logic.worker.forget_checks()
         self._waiting.clear()
         self._running = None
         self._progress.reset()
@@ -148,6 +152,7 @@ class SegmentPanel(Panel):
             self.parameters.levelOrder,
             lambda event: self._on_event(job, event),
         )
+        self._check = (model, self.logic.device, source, target)
 
     def _on_event(self, job: int, event: Event) -> None:
         if job != self._job or self._running is None:
@@ -182,6 +187,7 @@ class SegmentPanel(Panel):
         if previous is not None and self._may_replace(previous):
             node = replace_content(previous, node)
         self.parameters.segmentation = node
+        self._check_result(node)
         if self.ui.show3DButton.checked:
             show_surfaces(node, True)
         count = node.GetSegmentation().GetNumberOfSegments()
@@ -192,6 +198,20 @@ class SegmentPanel(Panel):
             if count
             else _("{volume}: no structure found. Is it a sagittal spine MR?").format(volume=volume.GetName())
         )
+
+    def _check_result(self, node: slicer.vtkMRMLSegmentationNode) -> None:
+        """Let the model's teacher and its class prompts look at a result too, once nothing else is to be done."""
+        node_id, made = node.GetID(), node.GetAttribute(DIGEST)
+
+        def on_event(event: Event) -> None:
+            found = slicer.mrmlScene.GetNodeByID(node_id)
+            if isinstance(event, Failed):
+                self.logic.log(in_words(event))
+            elif isinstance(event, Artifact) and found is not None and found.GetAttribute(DIGEST) == made:
+                set_agreement(found, event.details["agreement"])
+                self.changed()
+
+        self.logic.worker.check(*self._check, on_event)
 
     def _may_replace(self, previous: slicer.vtkMRMLSegmentationNode) -> bool:
         """Whether the new result may take the place of an earlier one; asked only if somebody edited that."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,14 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
-from CPS4Core.anatomy import find_label
+from CPS4Core.anatomy import segment_id
 from CPS4Core.errors import CPS4Error
 from CPS4SegmentationLib.review import Finding, review
 
 DIGEST = "CPS4.Digest"
 """Node attribute of what the engine made: a hash of its segments at that time."""
-CONFIDENCE = "CPS4.Confidence"
-"""Segment tag: mean softmax probability over the structure, 0 to 1."""
+AGREEMENT = {"network": "CPS4.Network", "teacher": "CPS4.Teacher", "prompts": "CPS4.Prompts"}
+"""Segment tags: what speaks for the structure, each 0 to 1. See ``CPS4Core.inference.agreement``."""
 BINARY = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 
 
@@ -44,11 +45,32 @@ def load_result(
     node.SetName(slicer.mrmlScene.GenerateUniqueName(_("{volume} spine").format(volume=volume.GetName())))
     node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), volume.GetID())
-    for segment in segments(node):
-        if (label := find_label(segment.GetName())) is not None and str(label) in confidence:
-            segment.SetTag(CONFIDENCE, f"{confidence[str(label)]:.4f}")
+    set_agreement(node, {label: {"network": value} for label, value in confidence.items()})
     node.SetAttribute(DIGEST, digest(node))
     return node
+
+
+def set_agreement(node: slicer.vtkMRMLSegmentationNode, agreement: Mapping[str, Mapping[str, float]]) -> None:
+    """Write down what speaks for each structure of an engine's result.
+
+    Args:
+        node: the segmentation; its segments keep the IDs of the engine, whatever they are called now.
+        agreement: by label number, then by the name of the part of the model, as the engine reports it.
+    """
+    for label, numbers in agreement.items():
+        segment = node.GetSegmentation().GetSegment(segment_id(int(label)))
+        if segment is not None:  # it may have been deleted meanwhile
+            for name, value in numbers.items():
+                segment.SetTag(AGREEMENT[name], f"{value:.4f}")
+
+
+def agreement_of(segment: slicer.vtkSegment) -> dict[str, float]:
+    """Return what speaks for a structure, by the name of the part of the model; empty if no engine made it."""
+    found, tag = {}, vtk.reference("")
+    for name, key in AGREEMENT.items():
+        if segment.GetTag(key, tag):
+            found[name] = float(str(tag))
+    return found
 
 
 def replace_content(
@@ -151,13 +173,9 @@ def findings_of(node: slicer.vtkMRMLSegmentationNode) -> list[Finding]:
     if volume is None:
         return []
     masks = masks_of(node)
-    names, confidence = {}, {}
-    for segment_id in masks:
-        segment = node.GetSegmentation().GetSegment(segment_id)
-        names[segment_id] = segment.GetName()
-        tag = vtk.reference("")
-        if segment.GetTag(CONFIDENCE, tag):
-            confidence[segment_id] = float(str(tag))
+    named = {each: node.GetSegmentation().GetSegment(each) for each in masks}
+    names = {each: segment.GetName() for each, segment in named.items()}
+    agreement = {each: agreement_of(segment) for each, segment in named.items()}
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)
-    return review(masks, names, confidence, slicer.util.arrayFromVTKMatrix(matrix))
+    return review(masks, names, agreement, slicer.util.arrayFromVTKMatrix(matrix))

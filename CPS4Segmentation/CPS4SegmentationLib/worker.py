@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,20 @@ class Request:
     on_event: Callable[[Event], None]
 
 
+@dataclass
+class Check:
+    """A check that waits until nothing else is asked."""
+
+    fields: dict[str, Any]
+    loaded: tuple[str, str]
+    """The model and the device that made what is checked."""
+    on_event: Callable[[Event], None]
+
+
 class WorkerClient:
     """Sends requests to ``cps4 worker``, which is started when first needed and again if it died.
+
+    Checks wait until nothing else is asked, and make way for what is.
 
     Args:
         on_log: receives lines for the log.
@@ -36,11 +49,9 @@ class WorkerClient:
         self._loaded_by = ""
         self._requests: dict[str, Request] = {}
         self._count = 0
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request waits for its answer."""
-        return bool(self._requests)
+        self._checks: deque[Check] = deque()
+        self._checking = ""
+        self._put_off = False
 
     def load(self, model: Path, device: str, on_event: Callable[[Event], None]) -> None:
         """Load a model; its card is in the details of the answer ``started``."""
@@ -86,6 +97,24 @@ class WorkerClient:
         fields = {"do": "figure", "input": str(source), "output": str(target), "prompts": prompts}
         self._ask(fields, model, device, on_event)
 
+    def check(
+        self, model: Path, device: str, source: Path, labels: Path, on_event: Callable[[Event], None]
+    ) -> None:
+        """Ask how sure the model is of a segmentation; the answer ``artifact`` holds the agreement by label.
+
+        There is no answer if another model is loaded before it comes to that.
+        """
+        fields = {"do": "check", "input": str(source), "labels": str(labels)}
+        self._checks.append(Check(fields, (str(model), device), on_event))
+        self._check_next()
+
+    def forget_checks(self) -> None:
+        """Drop the checks; nobody gets an answer."""
+        self._checks.clear()
+        if self._checking in self._requests:
+            self._requests[self._checking].on_event = lambda event: None
+            self._process.send({"do": "cancel", "which": self._checking})
+
     def cancel(self) -> None:
         """Stop the running request and those that wait; each still gets its last answer."""
         if self._process is not None and self._requests:
@@ -96,6 +125,7 @@ class WorkerClient:
     def close(self) -> None:
         """End the worker; nobody gets an answer any more."""
         self._requests.clear()
+        self._checks.clear()
         if self._process is not None:
             self._process.stop()
             self._process = None
@@ -122,7 +152,10 @@ class WorkerClient:
         self._send(fields, on_answer)
 
     def _send(self, fields: dict[str, Any], on_event: Callable[[Event], None]) -> str:
-        """Send a request and return its number."""
+        """Send a request and return its number; a running check makes way for it."""
+        if self._checking in self._requests and not self._put_off:
+            self._put_off = True
+            self._process.send({"do": "cancel", "which": self._checking})
         self._count += 1
         request = Request(str(self._count), fields, on_event)
         self._requests[request.number] = request
@@ -130,6 +163,22 @@ class WorkerClient:
             self._process = EngineProcess(["worker"], self._on_event, self._on_log, self._on_end)
         self._process.send({"request": request.number, **fields})
         return request.number
+
+    def _check_next(self) -> None:
+        """Start the next check if nothing else is asked. Loading a model again for it would hold up the user."""
+        while self._checks and not self._requests:
+            check = self._checks.popleft()
+            if check.loaded != self._loaded or self._process is None:
+                continue
+
+            def on_answer(event: Event, check: Check = check) -> None:
+                if self._put_off and isinstance(event, Finished) and event.cancelled:
+                    self._checks.appendleft(check)
+                else:
+                    check.on_event(event)
+
+            self._put_off = False
+            self._checking = self._send(check.fields, on_answer)
 
     def _on_event(self, event: Event) -> None:
         request = self._requests.get(event.request or "")
@@ -141,11 +190,13 @@ class WorkerClient:
             if request.number == self._loaded_by and not loaded:
                 self._loaded = None
         request.on_event(event)
+        self._check_next()
 
     def _on_end(self, code: int) -> None:
         """The worker died: tell everybody who waits. The next request starts it again."""
         self._process, self._loaded = None, None
         waiting, self._requests = list(self._requests.values()), {}
+        self._checks.clear()
         self._on_log(f"The engine ended with code {code}.")
         for request in waiting:
             request.on_event(

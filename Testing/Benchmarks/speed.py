@@ -218,7 +218,7 @@ def study(slices: int, pixels: int) -> sitk.Image:
 def write_model(folder: Path, settings: Settings) -> Path:
     """Write a network with random weights and return its folder."""
     network = ResidualUNet(settings.train.widths)
-    write_weights(folder, NETWORK, 0, network.state_dict(), new_card(settings, stage=2))
+    write_weights(folder, 0, {NETWORK: network.state_dict()}, new_card(settings, stage=2))
     return folder
 
 

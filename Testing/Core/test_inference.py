@@ -201,6 +201,26 @@ def test_the_worker_cancels_what_waits(model, scan, tmp_path):
     assert not (tmp_path / "a.nrrd").exists()
 
 
+def test_the_worker_checks_and_cancels_one_request_by_name(model, scan, data_set):
+    check = {"do": "check", "input": str(scan), "labels": str(data_set / "labelsTs/test_0001.nii.gz")}
+    events = serve(
+        {"request": "1", "do": "load", "model": str(model), "device": "cpu"},
+        {"request": "2", **check},
+        {"request": "3", **check},
+        {"request": "4", "do": "cancel", "which": "2"},
+        {"request": "5", **check, "labels": "none.nii.gz"},
+    )
+    last = {event.request: event for event in events if isinstance(event, (Finished, Failed))}
+    assert last["2"].cancelled
+    assert not last["3"].cancelled
+    assert "does not exist" in last["5"].problem
+    (found,) = (event for event in events if isinstance(event, Artifact))
+    assert found.request == "3"
+    for numbers in found.details["agreement"].values():
+        assert {"network", "teacher"} <= set(numbers)
+        assert all(0 <= number <= 1 for number in numbers.values())
+
+
 def command(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "CPS4Core.cli", *map(str, arguments)],

@@ -94,12 +94,12 @@ def stage_2(data_set, tiny_settings, cache, stage_1, tmp_path_factory):
 
 
 def tensors_of(model):
-    """Return the weights that a run trained: the network's, or the encoders' of stage 1."""
-    paths = sorted(Path(model).glob("network-*.safetensors")) or sorted(
-        Path(model).glob("encoders-*.safetensors")
-    )
-    (path,) = paths
-    return load_weights(path)[0]
+    """Return the weights in a model folder: network and teacher, encoders."""
+    return {
+        f"{part}.{name}": tensor
+        for part, entry in read_card(model)["weights"].items()
+        for name, tensor in load_weights(Path(model) / entry["file"])[0].items()
+    }
 
 
 def assert_same_bits(one, other):

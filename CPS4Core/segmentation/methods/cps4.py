@@ -5,20 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.losses import cross_entropy
-from CPS4Core.segmentation.methods.method import Batch, Method
-from CPS4Core.segmentation.pseudo_labels import MeanTeacher, enhance, keep_confident, ramp
+from CPS4Core.segmentation.methods.method import Batch, TaughtMethod
+from CPS4Core.segmentation.pseudo_labels import enhance, keep_confident, ramp
 
 
-class CPS4(Method):
+class CPS4(TaughtMethod):
     """1/2 (L_semi_text + L_semi_enhance) + L_sup."""
 
     needs_text = True
-
-    def __init__(self, settings: TrainSettings):
-        super().__init__(settings)
-        self.teacher = MeanTeacher(self.student, settings.ema_decay)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         y_l, y_s = self.student(torch.cat([batch.labelled, batch.unlabelled])).split(  # eq. 4
@@ -34,6 +29,3 @@ class CPS4(Method):
         semi = (self.settings.text_weight * batch.text_trust * semi_text + semi_enhance) / 2
         total = ramp(batch.progress, self.settings.ramp) * semi + supervised
         return {"total": total, "sup": supervised, "semi_text": semi_text, "semi_enhance": semi_enhance}
-
-    def after_step(self, step: int) -> None:
-        self.teacher.follow(self.student, step)

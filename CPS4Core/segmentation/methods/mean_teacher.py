@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.losses import cross_entropy, dice_loss
-from CPS4Core.segmentation.methods.method import Batch, Method
-from CPS4Core.segmentation.pseudo_labels import MeanTeacher, keep_confident, ramp
+from CPS4Core.segmentation.methods.method import Batch, TaughtMethod
+from CPS4Core.segmentation.pseudo_labels import keep_confident, ramp
 
 CONSISTENCY_WEIGHT = 0.1
 CONSISTENCY_START = 1 / 30
@@ -17,12 +16,10 @@ NOISE = 0.1
 NOISE_LIMIT = 0.2
 
 
-class SoftMeanTeacher(Method):
+class SoftMeanTeacher(TaughtMethod):
     """1/2 (CE + Dice) + lambda(t) MSE(softmax student, softmax teacher), noise on the teacher's input."""
 
-    def __init__(self, settings: TrainSettings):
-        super().__init__(settings)
-        self.teacher = MeanTeacher(self.student, settings.ema_decay, average_buffers=False)
+    average_buffers = False
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         y_l, y_s = self.student(torch.cat([batch.labelled, batch.unlabelled])).split(
@@ -36,16 +33,9 @@ class SoftMeanTeacher(Method):
         total = supervised + weight * consistency
         return {"total": total, "sup": supervised, "consistency": consistency}
 
-    def after_step(self, step: int) -> None:
-        self.teacher.follow(self.student, step)
 
-
-class HardMeanTeacher(Method):
+class HardMeanTeacher(TaughtMethod):
     """L_sup (eq. 5) + CE to the teacher's hard labels, without noise. CPS4 without its text maps."""
-
-    def __init__(self, settings: TrainSettings):
-        super().__init__(settings)
-        self.teacher = MeanTeacher(self.student, settings.ema_decay)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         y_l, y_s = self.student(torch.cat([batch.labelled, batch.unlabelled])).split(
@@ -57,6 +47,3 @@ class HardMeanTeacher(Method):
         consistency = cross_entropy(y_s, target)
         total = supervised + ramp(batch.progress, self.settings.ramp) * consistency
         return {"total": total, "sup": supervised, "consistency": consistency}
-
-    def after_step(self, step: int) -> None:
-        self.teacher.follow(self.student, step)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.losses import cross_entropy, dice_loss
+from CPS4Core.segmentation.pseudo_labels import MeanTeacher
 from CPS4Core.segmentation.unet import ResidualUNet
 
 
@@ -67,6 +68,11 @@ class Method(nn.Module):
         """The network that segments once training is done."""
         return self.student
 
+    @property
+    def teacher_network(self) -> nn.Module | None:
+        """The teacher's network, which a finished model keeps beside its own; None if there is none."""
+        return None
+
     def start_from(self, weights: dict[str, Tensor]) -> None:
         """Begin with a trained network: all networks of the method take its ``weights``."""
         for module in self.modules():
@@ -85,3 +91,21 @@ class Method(nn.Module):
 
     def after_step(self, step: int) -> None:
         """Update what the optimiser does not; ``step`` counts from 1."""
+
+
+class TaughtMethod(Method):
+    """A method whose student a mean teacher follows (eq. 4)."""
+
+    average_buffers: ClassVar[bool] = True
+    """Whether the teacher averages the batch normalisation statistics too."""
+
+    def __init__(self, settings: TrainSettings):
+        super().__init__(settings)
+        self.teacher = MeanTeacher(self.student, settings.ema_decay, self.average_buffers)
+
+    @property
+    def teacher_network(self) -> nn.Module:
+        return self.teacher.network
+
+    def after_step(self, step: int) -> None:
+        self.teacher.follow(self.student, step)

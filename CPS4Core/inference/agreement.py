@@ -1,0 +1,178 @@
+"""How sure a model is of a segmentation: its network, its teacher and its class prompts, each asked by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import Tensor
+
+from CPS4Core.anatomy import BY_LABEL, NUM_CLASSES
+from CPS4Core.cancellation import Cancellation
+from CPS4Core.data.geometry import SliceGrid, check_sagittal
+from CPS4Core.data.volumes import read_image, read_labels
+from CPS4Core.evaluation.text_maps import text_labels
+from CPS4Core.events import Artifact, Reporter
+from CPS4Core.inference.attention import AttentionMapper
+from CPS4Core.inference.segmenter import Segmenter
+from CPS4Core.model_folder import ENCODERS, TEACHER, has, read_card
+
+SLICES_AT_ONCE = 4
+"""Slices whose class prompt maps are made between two looks at whether to stop."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What speaks for one structure of a segmentation, each 0 to 1."""
+
+    network: float
+    """Mean probability that the network gives to the structure's label over its voxels."""
+    teacher: float | None
+    """Dice of the structure with that of the teacher; None where the model has no teacher."""
+    prompts: float | None
+    """Share of the structure that the merged class prompt maps (eq. 3) call the same; None where the model has no
+    encoders, or its card says that the maps of this class are not to be trusted."""
+
+    def known(self) -> dict[str, float]:
+        """Return what is at hand, by name, to four digits."""
+        return {name: round(each, 4) for name, each in asdict(self).items() if each is not None}
+
+    @property
+    def confidence(self) -> float:
+        """The mean of what is at hand."""
+        known = self.known().values()
+        return sum(known) / len(known)
+
+
+class Checker:
+    """Asks the parts of a model what they think of a segmentation.
+
+    Args:
+        network: the model's network.
+        teacher: its teacher, None if it has none.
+        mapper: its class prompt model, None if it has none.
+        trust: how far its card trusts the class prompt maps, 0 to 1, by short name; fully where not named.
+    """
+
+    def __init__(
+        self,
+        network: Segmenter,
+        teacher: Segmenter | None,
+        mapper: AttentionMapper | None,
+        trust: Mapping[str, float],
+    ):
+        self.network = network
+        self.teacher = teacher
+        self.mapper = mapper
+        self.trust = trust
+
+    @classmethod
+    def of(cls, model_folder: Path, network: Segmenter, mapper: AttentionMapper | None = None) -> Checker:
+        """Return the checker of the model in a folder.
+
+        Args:
+            model_folder: a model that ``cps4 train`` made.
+            network: its network, loaded.
+            mapper: its class prompt model if that is loaded; else it is, where the model has one.
+
+        Raises:
+            CPS4Error: if a part of the model is damaged.
+        """
+        device, teacher = network.device, None
+        if has(model_folder, TEACHER):
+            teacher = Segmenter(model_folder, device, network.report, TEACHER)
+        if mapper is None and has(model_folder, ENCODERS):
+            mapper = AttentionMapper(model_folder, device)
+        return cls(network, teacher, mapper, read_card(model_folder).get("text_trust", {}))
+
+    def check(
+        self, image: sitk.Image, labels: sitk.Image, cancellation: Cancellation | None = None
+    ) -> dict[int, Agreement]:
+        """Return the agreement on each structure of a segmentation.
+
+        Args:
+            image: a scalar volume, any orientation.
+            labels: its segmentation, class labels, uint8, on the same grid.
+
+        Raises:
+            Cancelled: if the user asked to stop.
+            CPS4Error: if the device's memory does not suffice for one slice.
+        """
+        grid = SliceGrid.of(image, self.network.settings.input, whole=True)
+        slices = torch.from_numpy(grid.to_slices(image)).unsqueeze(1)
+        looked_at = torch.from_numpy(grid.labels_to_slices(labels)).long()
+        voxels = _count(looked_at)
+        network = _summed_probability(self.network, slices, looked_at, cancellation) / voxels
+        teacher = prompts = None
+        if self.teacher is not None:
+            named = _best_labels(self.teacher, slices, cancellation)
+            teacher = 2 * _count(looked_at[named == looked_at]) / (voxels + _count(named))
+        if self.mapper is not None:
+            named = torch.cat(list(self._prompt_labels(slices, cancellation)))
+            prompts = _count(looked_at[named == looked_at]) / voxels
+        return {
+            label: Agreement(
+                float(network[label]),
+                None if teacher is None else float(teacher[label]),
+                None if prompts is None or not self._trusts(label) else float(prompts[label]),
+            )
+            for label in BY_LABEL
+            if voxels[label]
+        }
+
+    def _prompt_labels(self, slices: Tensor, cancellation: Cancellation | None) -> Iterator[Tensor]:
+        """Yield the merged class prompt maps, int64, (few, AP, SI), a few slices at a time."""
+        train = self.mapper.settings.train
+        least_peak = train.presence_threshold if train.presence_gate else 0.0
+        for few in slices.squeeze(1).split(SLICES_AT_ONCE):
+            if cancellation is not None:
+                cancellation.check()
+            yield torch.from_numpy(text_labels(self.mapper.model, few.numpy(), least_peak).astype(np.int64))
+
+    def _trusts(self, label: int) -> bool:
+        return self.trust.get(BY_LABEL[label].short, 1.0) > 0
+
+
+def _count(labels: Tensor) -> Tensor:
+    """Return the voxels of each class, float64, shape (classes,)."""
+    return torch.bincount(labels.flatten(), minlength=NUM_CLASSES).double()
+
+
+def _summed_probability(
+    segmenter: Segmenter, slices: Tensor, labels: Tensor, cancellation: Cancellation | None
+) -> Tensor:
+    """Return the sum over the voxels of each class in ``labels`` of its probability, float64, shape (classes,)."""
+
+    def probability(logits: Tensor, place: slice) -> Tensor:
+        wanted = labels[place].to(logits.device).unsqueeze(1)
+        return (logits.gather(1, wanted) - logits.logsumexp(1, keepdim=True)).exp().squeeze(1).cpu()
+
+    found = torch.cat(list(segmenter.forward(slices, probability, cancellation)))
+    return torch.bincount(labels.flatten(), found.flatten().double(), minlength=NUM_CLASSES)
+
+
+def _best_labels(segmenter: Segmenter, slices: Tensor, cancellation: Cancellation | None) -> Tensor:
+    """Return the network's label of each canvas pixel, int64, (slices, AP, SI)."""
+    return torch.cat(list(segmenter.forward(slices, lambda logits, _: logits.argmax(1).cpu(), cancellation)))
+
+
+def check_files(
+    checker: Checker, source: Path, labels: Path, report: Reporter, cancellation: Cancellation
+) -> dict[int, Agreement]:
+    """Report and return the agreement on the segmentation in ``labels`` of the volume in ``source``.
+
+    Raises:
+        CPS4Error: if a file cannot be used, or the two do not belong together.
+        Cancelled: if the user asked to stop.
+    """
+    image = read_image(source)
+    check_sagittal(image, source)
+    found = checker.check(image, read_labels(labels, like=image), cancellation)
+    report(
+        Artifact("agreement", str(labels), {"agreement": {str(k): each.known() for k, each in found.items()}})
+    )
+    return found
