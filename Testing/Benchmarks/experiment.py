@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import patch
@@ -51,7 +52,14 @@ ENCODERS = {
     "paper": [],
     "absent": ["pretrain.absent_classes=true"],
     "softmax": ["encoders.attention=class_softmax", "pretrain.absent_classes=true"],
+    "dinov2": [
+        "encoders.vision_pretrained=true",
+        'encoders.vision_options={"patch_size": 5}',
+        "pretrain.learning_rate=1e-4",
+    ],
 }
+DINOV2 = Path(__file__).parents[3] / "shared/weights/dinov2_small/model.safetensors"
+"""Pretrained weights of DINOv2 ViT-S/14 under timm's names, for the stage 1 `dinov2`."""
 # The preset `small` protects its few steps against early pseudo-labels; the paper does not.
 PAPER = [
     "train.ramp=0",
@@ -103,6 +111,7 @@ VARIANTS = {
         [*TRUST, NO_FLOOR, GATE, "train.presence_threshold=0.3"],
         RATIO,
     ),
+    "CPS4, trust, DINOv2": ("cps4", "dinov2", TRUST, RATIO),
     "supervised, 5 % labels, Dice": ("supervised", None, [DICE], RATIO),
     "supervised, all labels": ("supervised", None, [], 1.0),
 }
@@ -124,7 +133,10 @@ def run(folder: Path, seed: int, systems: dict[str, tuple]) -> None:
     scores = read_json(RESULTS) if RESULTS.exists() else {}
     encoders = {}
     for name in {variant: None for _, variant, *_ in systems.values() if variant is not None}:
-        settings = load_settings("small", [*ENCODERS[name], f"seed={seed}"])
+        changes = [*ENCODERS[name], f"seed={seed}"]
+        if name == "dinov2":
+            changes.append(f"encoders.vision={json.dumps(str(dinov2_folder(folder)))}")
+        settings = load_settings("small", changes)
         print(f"seed {seed}: stage 1, {name}", flush=True)
         output = folder / f"seed{seed}" / f"stage1-{name}"
         encoders[name] = pretrain(data, output, settings, ratio=RATIO, **common)
@@ -145,6 +157,15 @@ def run(folder: Path, seed: int, systems: dict[str, tuple]) -> None:
                 **common,
             )
         save(f"systems/{system}/{seed}", score_model(model, data))
+
+
+def dinov2_folder(folder: Path) -> Path:
+    """Return a folder that holds DINOv2's weights and says which model of timm they belong to."""
+    vision = folder / "dinov2"
+    vision.mkdir(parents=True, exist_ok=True)
+    write_json(vision / "config.json", {"architecture": "vit_small_patch14_dinov2"})
+    shutil.copyfile(DINOV2, vision / "model.safetensors")
+    return vision.resolve()
 
 
 def oracle_maps() -> patch:
