@@ -14,6 +14,7 @@ import psutil
 import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 
+from .dark_style import dark_palette
 from .dialogs import Dialogs
 from .slicer_module import Installation
 from .views import ctkVTKAbstractView, grab
@@ -33,6 +34,7 @@ class SlicerHarness:
 
     def __init__(self, folder: Path):
         self.qt_application = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["Slicer"])
+        self._palette = self.qt_application.palette()
         self.folder = Path(folder)
         self.dialogs = Dialogs()
         self.vtk_errors: list[str] = []
@@ -101,6 +103,11 @@ class SlicerHarness:
         self.slicer.util.loadScene(str(path))
         self.process_events()
 
+    def use_dark_style(self) -> None:
+        """Edit > Application settings > Appearance > Dark Slicer."""
+        self.qt_application.setPalette(dark_palette())
+        self.process_events()
+
     def photograph(
         self, widget: QtWidgets.QWidget, path: Path | str, width: int = 0, height: int = 0
     ) -> Path:
@@ -148,6 +155,7 @@ class SlicerHarness:
         widgets = self._python_widgets()
         references = {type(widget).__name__: weakref.ref(widget) for widget in widgets}
         self._installation.app._close_modules()
+        self.qt_application.setPalette(self._palette)
         self.process_events()
         self.leaks += self._observers_left(widgets)
         self.leaks += [
