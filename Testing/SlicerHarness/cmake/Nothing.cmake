@@ -1,0 +1,1 @@
+# Slicer generates and packs here; there is nothing to check without it.
