@@ -1,10 +1,12 @@
 """The pictures of the README: each panel beside slice views that Slicer's own displayable managers draw.
 
-    python Testing/Module/take_screenshots.py MODEL SCAN DATA [OUTPUT]
+    python Testing/Module/take_screenshots.py MODEL SCAN DATA [OUTPUT] [--dark] [--width PIXELS]
 
-MODEL is a model folder of stage 2 with encoders, SCAN a volume, DATA a data set to train on for a moment.
+MODEL is a model folder of stage 2 with encoders, SCAN a volume, DATA a data set to train on for a moment. With --dark
+the panels have the colours of Slicer's dark style, with --width another width; both are for looking at.
 """
 
+import argparse
 import os
 import sys
 import tempfile
@@ -24,11 +26,13 @@ SHORT_TRAINING = "pretrain.epochs=3; train.epochs=4; train.steps_per_epoch=5; tr
 SECONDS = 900
 
 
-def main(model: Path, scan: Path, data: Path, output: Path) -> None:
+def main(model: Path, scan: Path, data: Path, output: Path, dark: bool, width: int) -> None:
     """Take all pictures."""
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, SlicerHarness(Path(folder) / "slicer") as harness:
-        camera = Camera(harness, Module(harness, model), Path(folder), output)
+        camera = Camera(harness, Module(harness, model), Path(folder), output, width)
+        if dark:
+            harness.use_dark_style()
         module = camera.module
         module.choose_model(model)
         volume = module.load(scan, "T2 sagittal")
@@ -78,11 +82,12 @@ def main(model: Path, scan: Path, data: Path, output: Path) -> None:
 class Camera:
     """Puts the panel and the views that belong to it into one picture."""
 
-    def __init__(self, harness, module, folder: Path, output: Path):
+    def __init__(self, harness, module, folder: Path, output: Path, width: int):
         self.harness = harness
         self.module = module
         self.folder = folder
         self.output = output
+        self.width = width
 
     def point_at(self, volume, centre) -> None:
         """Turn both views to sagittal slices through ``centre``."""
@@ -97,7 +102,7 @@ class Camera:
     def take(self, name: str, views: list[str], surfaces: bool = False) -> None:
         """Write the picture ``name``."""
         panel = self.folder / "panel.png"
-        self.harness.photograph(self.module.widget.parent, panel, width=PANEL_WIDTH)
+        self.harness.photograph(self.module.widget.parent, panel, width=self.width)
         parts = [Image.open(panel).convert("RGB")]
         for view in views:
             path = self.folder / f"{view}.png"
@@ -120,5 +125,10 @@ class Camera:
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[4]) if len(sys.argv) > 4 else ROOT / "Resources" / "Screenshots"
-    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), target)
+    parser = argparse.ArgumentParser()
+    for name in ("model", "scan", "data"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("output", type=Path, nargs="?", default=ROOT / "Resources" / "Screenshots")
+    parser.add_argument("--dark", action="store_true")
+    parser.add_argument("--width", type=int, default=PANEL_WIDTH)
+    main(**vars(parser.parse_args()))
