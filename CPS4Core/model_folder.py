@@ -182,6 +182,15 @@ def load_encoders(folder: Path) -> ClassPromptModel:
     return model.eval()
 
 
+def hash_of(folder: Path, part: str = NETWORK) -> str:
+    """Return the SHA-256 that the card gives for a part's weights: it tells one training from another.
+
+    Raises:
+        CPS4Error: if the folder holds no model, or not this part.
+    """
+    return _entry(folder, read_card(folder), part)["sha256"]
+
+
 def has(folder: Path, part: str) -> bool:
     """Return whether the model in ``folder`` has ``part``."""
     return part in read_card(folder)["weights"]

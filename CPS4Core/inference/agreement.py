@@ -16,7 +16,7 @@ from CPS4Core.cancellation import Cancellation
 from CPS4Core.data.geometry import SliceGrid, check_sagittal
 from CPS4Core.data.volumes import read_image, read_labels
 from CPS4Core.evaluation.text_maps import text_labels
-from CPS4Core.events import Artifact, Reporter
+from CPS4Core.events import Artifact, Reporter, Warned
 from CPS4Core.inference.attention import AttentionMapper
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import ENCODERS, TEACHER, has, read_card
@@ -35,7 +35,8 @@ class Agreement:
     """Dice of the structure with that of the teacher; None where the model has no teacher."""
     prompts: float | None
     """Share of the structure that the merged class prompt maps (eq. 3) call the same; None where the model has no
-    encoders, or its card says that the maps of this class are not to be trusted."""
+    encoders or they do not fit into the memory, or its card says that the maps of this class are not to be
+    trusted."""
 
     def known(self) -> dict[str, float]:
         """Return what is at hand, by name, to four digits."""
@@ -77,7 +78,7 @@ class Checker:
         Args:
             model_folder: a model that ``cps4 train`` made.
             network: its network, loaded.
-            mapper: its class prompt model if that is loaded; else it is, where the model has one.
+            mapper: its class prompt model if that is loaded; else it is, where a check asks it.
 
         Raises:
             CPS4Error: if a part of the model is damaged.
@@ -85,9 +86,9 @@ class Checker:
         device, teacher = network.device, None
         if has(model_folder, TEACHER):
             teacher = Segmenter(model_folder, device, network.report, TEACHER)
-        if mapper is None and has(model_folder, ENCODERS):
+        if mapper is None and asks_prompts(model_folder):
             mapper = AttentionMapper(model_folder, device)
-        return cls(network, teacher, mapper, read_card(model_folder).get("text_trust", {}))
+        return cls(network, teacher, mapper, _trust(model_folder))
 
     def check(
         self, image: sitk.Image, labels: sitk.Image, cancellation: Cancellation | None = None
@@ -111,14 +112,19 @@ class Checker:
         if self.teacher is not None:
             named = _best_labels(self.teacher, slices, cancellation)
             teacher = 2 * _count(looked_at[named == looked_at]) / (voxels + _count(named))
-        if self.mapper is not None:
-            named = torch.cat(list(self._prompt_labels(slices, cancellation)))
-            prompts = _count(looked_at[named == looked_at]) / voxels
+        if self.mapper is not None and any(
+            voxels[label] and _is_trusted(self.trust, label) for label in BY_LABEL
+        ):
+            try:
+                named = torch.cat(list(self._prompt_labels(slices, cancellation)))
+                prompts = _count(looked_at[named == looked_at]) / voxels
+            except torch.OutOfMemoryError:
+                self.network.report(Warned("Not enough memory for the class prompts: they are left out."))
         return {
             label: Agreement(
                 float(network[label]),
                 None if teacher is None else float(teacher[label]),
-                None if prompts is None or not self._trusts(label) else float(prompts[label]),
+                None if prompts is None or not _is_trusted(self.trust, label) else float(prompts[label]),
             )
             for label in BY_LABEL
             if voxels[label]
@@ -133,8 +139,19 @@ class Checker:
                 cancellation.check()
             yield torch.from_numpy(text_labels(self.mapper.model, few.numpy(), least_peak).astype(np.int64))
 
-    def _trusts(self, label: int) -> bool:
-        return self.trust.get(BY_LABEL[label].short, 1.0) > 0
+
+def asks_prompts(model_folder: Path) -> bool:
+    """Whether a check asks the class prompts: the model has encoders, and its card trusts some structure's maps."""
+    trust = _trust(model_folder)
+    return has(model_folder, ENCODERS) and any(_is_trusted(trust, label) for label in BY_LABEL)
+
+
+def _trust(model_folder: Path) -> Mapping[str, float]:
+    return read_card(model_folder).get("text_trust", {})
+
+
+def _is_trusted(trust: Mapping[str, float], label: int) -> bool:
+    return trust.get(BY_LABEL[label].short, 1.0) > 0
 
 
 def _count(labels: Tensor) -> Tensor:

@@ -105,8 +105,9 @@ def segment_one(
 
     result = segmenter.segment(image, level_order=level_order, cancellation=cancellation, progress=progress)
     write_segmentation(result.labels, job.target)
-    details = {str(label): round(value, 4) for label, value in result.confidence.items()}
-    report(Artifact("segmentation", str(job.target), {"source": str(job.source), "confidence": details}))
+    confidence = {str(label): round(value, 4) for label, value in result.confidence.items()}
+    details = {"source": str(job.source), "confidence": confidence, "network": segmenter.sha256}
+    report(Artifact("segmentation", str(job.target), details))
 
 
 def _volumes(source: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Reporter, Warned, silent
 from CPS4Core.inference.level_order import relabel_by_order
-from CPS4Core.model_folder import NETWORK, card_settings, load_network, read_card
+from CPS4Core.model_folder import NETWORK, card_settings, hash_of, load_network, read_card
 from CPS4Core.training.devices import choose_precision, memory_format
 
 T = TypeVar("T")
@@ -55,6 +55,7 @@ class Segmenter:
         self.settings = card_settings(read_card(model_folder))
         self.device = device
         self.report = report
+        self.sha256 = hash_of(model_folder, part)  # of the weights, by the card
         self.network = load_network(model_folder, part).to(
             device, memory_format=memory_format(device, training=False)
         )

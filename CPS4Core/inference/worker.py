@@ -4,14 +4,16 @@
     {"request": "2", "do": "segment", "input": "scan.nii.gz", "output": "labels.seg.nrrd", "level_order": false}
     {"request": "3", "do": "attend", "input": "scan.nii.gz", "prompts": ["L4", "a herniated disc"], "output": "maps"}
     {"request": "4", "do": "figure", "input": "scan.nii.gz", "prompts": ["L4"], "output": "figure.png"}
-    {"request": "5", "do": "check", "input": "scan.nii.gz", "labels": "labels.seg.nrrd"}
+    {"request": "5", "do": "check", "input": "scan.nii.gz", "labels": "labels.seg.nrrd", "network": "59de0c..."}
     {"request": "6", "do": "cancel"}
     {"request": "7", "do": "cancel", "which": "5"}
     {"request": "8", "do": "shutdown"}
 
 Every answer is an event that carries its ``request``; ``finished`` or ``failed`` is the last one. Requests wait in
 line, except ``cancel``, which stops the running one and those that wait, or one of them. The model and the last volume
-stay in memory. The worker ends with ``shutdown`` or when its standard input closes.
+stay in memory, until training writes other weights into the model's folder. ``check`` is refused where ``network``,
+the SHA-256 that came with the segmentation, is not that of the model; it may be left out. The worker ends with
+``shutdown`` or when its standard input closes.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from CPS4Core.data.volumes import read_image
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Artifact, Event, Failed, Finished, Progress, Reporter, Started
 from CPS4Core.files import written_aside
-from CPS4Core.inference.agreement import Checker, check_files
+from CPS4Core.inference.agreement import Checker, asks_prompts, check_files
 from CPS4Core.inference.attention import AttentionMapper, EncodedVolume
 from CPS4Core.inference.batch import Job, segment_one
 from CPS4Core.inference.outputs import write_map, write_segmentation
@@ -55,6 +57,7 @@ class Worker:
         self._cancellations: list[tuple[str, Cancellation]] = []
         self._cancellation = Cancellation()
         self._model: Path | None = None
+        self._weights: dict[str, Any] | None = None
         self._device_name = "auto"
         self._segmenter: Segmenter | None = None
         self._mapper: AttentionMapper | None = None
@@ -137,8 +140,7 @@ class Worker:
         model, device = Path(request["model"]), request.get("device", "auto")
         card = read_card(model)
         if (model, device) != (self._model, self._device_name):
-            self._model, self._device_name = model, device
-            self._segmenter = self._mapper = self._checker = self._volume = None
+            self._model, self._device_name, self._weights = model, device, None
         details = {"card": card, "device": str(choose_device(device))}
         if has(model, NETWORK):
             self._warm_segmenter(report)
@@ -179,25 +181,37 @@ class Worker:
         report(Artifact("figure", str(path)))
 
     def _check(self, request: dict[str, Any], report: Reporter) -> None:
+        network = self._warm_segmenter(report)
+        if request.get("network", network.sha256) != network.sha256:
+            raise CPS4Error(
+                "The model has changed since it made the segmentation.", "Segment the volume again."
+            )
         if self._checker is None:
-            mapper = self._warm_mapper() if has(self._loaded_model(), ENCODERS) else None
-            self._checker = Checker.of(self._loaded_model(), self._warm_segmenter(report), mapper)
+            mapper = self._warm_mapper() if asks_prompts(self._loaded_model()) else None
+            self._checker = Checker.of(self._loaded_model(), network, mapper)
         source, labels = Path(request["input"]), Path(request["labels"])
         check_files(self._checker, source, labels, report, self._cancellation)
 
     def _warm_segmenter(self, report: Reporter) -> Segmenter:
+        model = self._loaded_model()
         if self._segmenter is None:
-            self._segmenter = Segmenter(self._loaded_model(), choose_device(self._device_name), report)
+            self._segmenter = Segmenter(model, choose_device(self._device_name), report)
         return self._segmenter
 
     def _warm_mapper(self) -> AttentionMapper:
+        model = self._loaded_model()
         if self._mapper is None:
-            self._mapper = AttentionMapper(self._loaded_model(), choose_device(self._device_name))
+            self._mapper = AttentionMapper(model, choose_device(self._device_name))
         return self._mapper
 
     def _loaded_model(self) -> Path:
+        """Return the model's folder; what is in memory goes if the folder holds other weights by now."""
         if self._model is None:
             raise CPS4Error("No model is loaded.", "Send a `load` request first.")
+        weights = read_card(self._model)["weights"]
+        if weights != self._weights:
+            self._weights = weights
+            self._segmenter = self._mapper = self._checker = self._volume = None
         return self._model
 
     def _encoded(self, mapper: AttentionMapper, path: Path) -> EncodedVolume:

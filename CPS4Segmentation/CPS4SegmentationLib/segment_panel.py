@@ -17,6 +17,7 @@ from CPS4SegmentationLib.panel import Panel
 from CPS4SegmentationLib.progress import ProgressDisplay
 from CPS4SegmentationLib.segmentations import (
     DIGEST,
+    MADE_BY,
     is_edited,
     load_result,
     replace_content,
@@ -179,7 +180,10 @@ class SegmentPanel(Panel):
             self.say(_("The volume was removed meanwhile; its result is dropped."))
             return
         try:
-            node = load_result(Path(event.path), volume, event.details.get("confidence", {}))
+            details = event.details
+            node = load_result(
+                Path(event.path), volume, details.get("confidence", {}), details.get("network", "")
+            )
         except CPS4Error as error:
             show_error(error, self.logic.log)
             return
@@ -211,7 +215,7 @@ class SegmentPanel(Panel):
                 set_agreement(found, event.details["agreement"])
                 self.changed()
 
-        self.logic.worker.check(*self._check, on_event)
+        self.logic.worker.check(*self._check, node.GetAttribute(MADE_BY), on_event)
 
     def _may_replace(self, previous: slicer.vtkMRMLSegmentationNode) -> bool:
         """Whether the new result may take the place of an earlier one; asked only if somebody edited that."""

@@ -18,13 +18,15 @@ from CPS4SegmentationLib.review import Finding, review
 
 DIGEST = "CPS4.Digest"
 """Node attribute of what the engine made: a hash of its segments at that time."""
+MADE_BY = "CPS4.Model"
+"""Node attribute of what the engine made: the SHA-256 of the network's weights."""
 AGREEMENT = {"network": "CPS4.Network", "teacher": "CPS4.Teacher", "prompts": "CPS4.Prompts"}
 """Segment tags: what speaks for the structure, each 0 to 1. See ``CPS4Core.inference.agreement``."""
 BINARY = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 
 
 def load_result(
-    path: Path, volume: slicer.vtkMRMLScalarVolumeNode, confidence: dict[str, float]
+    path: Path, volume: slicer.vtkMRMLScalarVolumeNode, confidence: Mapping[str, float], network: str
 ) -> slicer.vtkMRMLSegmentationNode:
     """Return a new segmentation node with the result in ``path``, on the geometry of ``volume``.
 
@@ -32,6 +34,7 @@ def load_result(
         path: a ``.seg.nrrd`` file of the engine.
         volume: the source volume.
         confidence: by label number, as the engine reports it.
+        network: SHA-256 of the network's weights, as the engine reports it.
 
     Raises:
         CPS4Error: if the file cannot be read.
@@ -47,6 +50,7 @@ def load_result(
     node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), volume.GetID())
     set_agreement(node, {label: {"network": value} for label, value in confidence.items()})
     node.SetAttribute(DIGEST, digest(node))
+    node.SetAttribute(MADE_BY, network)
     return node
 
 
@@ -81,7 +85,8 @@ def replace_content(
         slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
     )
     target.GetSegmentation().DeepCopy(source.GetSegmentation())
-    target.SetAttribute(DIGEST, source.GetAttribute(DIGEST))
+    for name in (DIGEST, MADE_BY):
+        target.SetAttribute(name, source.GetAttribute(name))
     slicer.mrmlScene.RemoveNode(source)
     if had_surface:
         target.CreateClosedSurfaceRepresentation()

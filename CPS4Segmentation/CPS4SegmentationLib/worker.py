@@ -98,13 +98,20 @@ class WorkerClient:
         self._ask(fields, model, device, on_event)
 
     def check(
-        self, model: Path, device: str, source: Path, labels: Path, on_event: Callable[[Event], None]
+        self,
+        model: Path,
+        device: str,
+        source: Path,
+        labels: Path,
+        network: str,
+        on_event: Callable[[Event], None],
     ) -> None:
         """Ask how sure the model is of a segmentation; the answer ``artifact`` holds the agreement by label.
 
-        There is no answer if another model is loaded before it comes to that.
+        There is no answer if another model is loaded before it comes to that, and ``failed`` if the weights of the
+        network are no longer those with the SHA-256 ``network``.
         """
-        fields = {"do": "check", "input": str(source), "labels": str(labels)}
+        fields = {"do": "check", "input": str(source), "labels": str(labels), "network": network}
         self._checks.append(Check(fields, (str(model), device), on_event))
         self._check_next()
 

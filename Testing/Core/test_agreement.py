@@ -12,13 +12,14 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from CPS4Core.anatomy import short_name
+from CPS4Core.anatomy import STRUCTURES, short_name
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import InputSettings
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.evaluation.text_maps import text_labels
-from CPS4Core.events import silent
+from CPS4Core.events import Warned, silent
+from CPS4Core.inference import agreement
 from CPS4Core.inference.agreement import Agreement, Checker, check_files
 from CPS4Core.inference.attention import AttentionMapper
 from CPS4Core.inference.segmenter import Segmenter
@@ -34,8 +35,9 @@ class FixedNetwork:
 
     settings = SimpleNamespace(input=InputSettings(size=(32, 64), spacing_mm=1.0))
 
-    def __init__(self, logits):
+    def __init__(self, logits, report=silent):
         self.logits = logits
+        self.report = report
 
     def forward(self, slices, then, cancellation):
         for k in range(0, len(slices), 2):
@@ -71,6 +73,66 @@ def test_values_by_hand():
     assert found[1].teacher == pytest.approx(2 * 80 / (160 + 80))
     assert found[1].prompts is None
     assert found[1].confidence == pytest.approx((0.75 + 2 / 3) / 2, abs=1e-3)
+
+
+UNGATED = SimpleNamespace(train=SimpleNamespace(presence_gate=False))
+
+
+def two_structures():
+    """An image, its labels with L2 and L3 in two slices of 80 voxels each, and the labels as the network sees them."""
+    stored = np.zeros((2, 64, 32), np.uint8)
+    stored[:, 10:20, 4:12] = L2
+    stored[:, 30:40, 4:12] = L3
+    return volume(np.ones(stored.shape, np.float32)), volume(stored), stored.transpose(0, 2, 1)
+
+
+def test_the_prompts_share_by_hand(monkeypatch):
+    image, labels, seen = two_structures()
+    named = seen.copy()
+    named[1][named[1] == L2] = L3  # the prompts call L2 the same in one of two slices, L3 in both
+
+    def text_labels_by_hand(model, slices, least_peak):
+        assert least_peak == 0
+        assert len(slices) == len(named)
+        return named
+
+    monkeypatch.setattr(agreement, "text_labels", text_labels_by_hand)
+    mapper = SimpleNamespace(settings=UNGATED, model=None)
+    network = FixedNetwork(logits_of(seen))
+    found = Checker(network, None, mapper, {}).check(image, labels)
+    assert found[L2].prompts == pytest.approx(0.5)
+    assert found[L3].prompts == pytest.approx(1.0)
+    found = Checker(network, None, mapper, {short_name(L3): 0.0}).check(image, labels)
+    assert found[L2].prompts == pytest.approx(0.5)
+    assert found[L3].prompts is None
+
+
+def test_prompts_that_nothing_trusts_are_not_computed(monkeypatch):
+    image, labels, seen = two_structures()
+    asked = []
+    monkeypatch.setattr(agreement, "text_labels", lambda *_: asked.append(1) or seen)
+    mapper = SimpleNamespace(settings=UNGATED, model=None)
+    network = FixedNetwork(logits_of(seen))
+    found = Checker(network, None, mapper, {short_name(L2): 0.0, short_name(L3): 0.0}).check(image, labels)
+    assert not asked
+    assert found[L2].prompts is found[L3].prompts is None
+    Checker(network, None, mapper, {short_name(L2): 0.0}).check(image, labels)
+    assert asked
+
+
+def test_prompts_that_do_not_fit_into_the_memory_are_left_out(monkeypatch):
+    image, labels, seen = two_structures()
+    said = []
+
+    def too_large(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(agreement, "text_labels", too_large)
+    network = FixedNetwork(logits_of(seen), said.append)
+    mapper = SimpleNamespace(settings=UNGATED, model=None)
+    found = Checker(network, network, mapper, {}).check(image, labels)
+    assert set(found[L2].known()) == {"network", "teacher"}
+    assert [type(each) for each in said] == [Warned]
 
 
 def test_a_structure_with_another_name_is_doubtful():
@@ -126,12 +188,22 @@ def test_a_trained_model_answers_with_all_its_parts(trained_model, segmented):
 def test_prompts_that_the_card_does_not_trust_are_not_asked(trained_model, segmented):
     image, labels = (sitk.ReadImage(str(each)) for each in segmented)
     network = Segmenter(trained_model, CPU)
-    whole = Checker.of(trained_model, network)
-    doubted = Checker(network, None, whole.mapper, {short_name(L3): 0.0, short_name(L2): 0.8})
+    mapper = AttentionMapper(trained_model, CPU)
+    doubted = Checker(network, None, mapper, {short_name(L3): 0.0, short_name(L2): 0.8})
     found = doubted.check(image, labels)
     assert found[L3].prompts is None
     assert found[L2].prompts is not None
     assert found[L3].teacher is None
+
+
+def test_encoders_that_the_card_does_not_trust_are_not_loaded(trained_model, tmp_path):
+    for trust, loaded in ((0.0, False), (0.1, True)):
+        copy = tmp_path / f"model {trust}"
+        shutil.copytree(trained_model, copy)
+        card = json.loads((copy / CARD).read_text(encoding="utf-8"))
+        card["text_trust"] = {each.short: 0.0 for each in STRUCTURES} | {"background": 1.0, "L3": trust}
+        (copy / CARD).write_text(json.dumps(card), encoding="utf-8")
+        assert (Checker.of(copy, Segmenter(copy, CPU)).mapper is not None) == loaded
 
 
 def test_a_model_without_teacher_and_encoders_answers_with_its_network(

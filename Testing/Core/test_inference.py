@@ -22,6 +22,7 @@ from CPS4Core.inference.batch import find_jobs, segment_all
 from CPS4Core.inference.outputs import segment_header, write_segmentation
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.inference.worker import Worker
+from CPS4Core.model_folder import NETWORK, hash_of, load_network, read_card, write_weights
 from CPS4Core.phantom.phantom import make_phantom
 
 CPU = torch.device("cpu")
@@ -209,16 +210,60 @@ def test_the_worker_checks_and_cancels_one_request_by_name(model, scan, data_set
         {"request": "3", **check},
         {"request": "4", "do": "cancel", "which": "2"},
         {"request": "5", **check, "labels": "none.nii.gz"},
+        {"request": "6", **check, "network": "of another training"},
     )
     last = {event.request: event for event in events if isinstance(event, (Finished, Failed))}
     assert last["2"].cancelled
     assert not last["3"].cancelled
     assert "does not exist" in last["5"].problem
+    assert "has changed" in last["6"].problem
     (found,) = (event for event in events if isinstance(event, Artifact))
     assert found.request == "3"
     for numbers in found.details["agreement"].values():
         assert {"network", "teacher"} <= set(numbers)
         assert all(0 <= number <= 1 for number in numbers.values())
+
+
+def test_the_worker_takes_up_what_training_wrote_meanwhile(model, scan, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    card = read_card(folder)
+    labels = str(tmp_path / "labels.nrrd")
+    segment = {"do": "segment", "input": str(scan), "output": labels}
+    check = {"do": "check", "input": str(scan), "labels": labels, "network": hash_of(folder)}
+    background = {name: torch.zeros_like(each) for name, each in load_network(folder).state_dict().items()}
+    lines, events, answered = [{"request": "0", "do": "load", "model": str(folder), "device": "cpu"}], [], []
+    lines += [{"request": "1", **segment}, {"request": "2", **check}]
+
+    def feed():
+        yield from map(json.dumps, lines)
+        assert first.wait(60)
+        write_weights(folder, 10**5, {NETWORK: background}, card)
+        yield json.dumps({"request": "3", **check})
+        yield json.dumps({"request": "4", **segment})
+        assert second.wait(60)
+
+    def report(event):
+        events.append(event)
+        if isinstance(event, (Finished, Failed)):
+            answered.append(event)
+        if len(answered) == 3:
+            first.set()
+        if len(answered) == 5:
+            second.set()
+
+    first, second = threading.Event(), threading.Event()
+    Worker(report).serve(feed())
+    last = {event.request: event for event in answered}
+    assert all(isinstance(last[each], Finished) for each in "0124")
+    assert "has changed" in last["3"].problem
+    before, after = (
+        event.details for event in events if isinstance(event, Artifact) and event.role == "segmentation"
+    )
+    assert before["network"] == check["network"]
+    assert before["confidence"]
+    assert after["network"] == hash_of(folder) != before["network"]
+    assert not after["confidence"]  # it sees background alone
 
 
 def command(*arguments):

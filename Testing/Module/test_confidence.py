@@ -158,8 +158,8 @@ def test_a_check_that_fails_is_told_in_the_log_alone(module, monkeypatch):
     monkeypatch.setattr(
         WorkerClient,
         "check",
-        lambda client, model, device, source, labels, on_event: plain(
-            client, model, device, source, labels.with_name("gone.seg.nrrd"), on_event
+        lambda client, model, device, source, labels, network, on_event: plain(
+            client, model, device, source, labels.with_name("gone.seg.nrrd"), network, on_event
         ),
     )
     module.load()
@@ -168,6 +168,30 @@ def test_a_check_that_fails_is_told_in_the_log_alone(module, monkeypatch):
     module.wait(lambda: any("does not exist" in line for line in lines))
     assert not module.harness.dialogs.errors
     assert all(set(each) == {"network"} for each in agreement(node).values())
+
+
+def test_a_result_knows_its_model_and_no_other_is_asked(module, monkeypatch, tmp_path):
+    from CPS4SegmentationLib.segmentations import MADE_BY
+    from CPS4SegmentationLib.worker import WorkerClient
+
+    plain = WorkerClient.check
+
+    def check_after_training_on(client, model, device, source, labels, network, on_event):
+        made_by.append(network)
+        plain(client, model, device, source, labels, "0" * 64, on_event)
+
+    made_by = []
+    monkeypatch.setattr(WorkerClient, "check", check_after_training_on)
+    module.load()
+    node = module.segment()
+    lines = module.widget.logic.lines
+    module.wait(lambda: any("has changed" in line for line in lines))
+    assert not module.harness.dialogs.errors
+    assert all(set(each) == {"network"} for each in agreement(node).values())
+    card = json.loads((module.model / "card.json").read_text(encoding="utf-8"))
+    assert made_by == [card["weights"]["network"]["sha256"]]
+    module.harness.reopen_scene(tmp_path / "scene.mrb")
+    assert module.widget.segment.parameters.segmentation.GetAttribute(MADE_BY) == made_by[0]
 
 
 def test_a_worker_that_dies_while_checking_harms_nothing(module, monkeypatch):
