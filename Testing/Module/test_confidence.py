@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 
+import psutil
 import pytest
 
 from CPS4Core.anatomy import BY_LABEL
@@ -43,6 +44,30 @@ def verbs(sent):
     return [each["do"] for each in sent]
 
 
+def segment_until_checked(module, monkeypatch):
+    """Segment, and hold the engine just before it is asked for the check.
+
+    Returns:
+        The engine, to be resumed; what was sent to it; the segmentation.
+    """
+    from CPS4SegmentationLib.engine import EngineProcess
+
+    sent, held = sent_to(module, monkeypatch), []
+    send = EngineProcess.send
+
+    def hold(process, request):
+        if request["do"] == "check" and not held:
+            held.append(psutil.Process(process._process.processId()))
+            held[0].suspend()
+        send(process, request)
+
+    monkeypatch.setattr(EngineProcess, "send", hold)
+    module.load()
+    node = module.segment()
+    module.wait(lambda: "check" in verbs(sent))
+    return held[0], sent, node
+
+
 def with_trusted_prompts(model, folder):
     """Return a copy of a model whose card trusts the class prompts of all structures but L3."""
     shutil.copytree(model, folder)
@@ -78,7 +103,7 @@ def test_the_confidence_gains_teacher_and_prompts(module, tmp_path):
         assert bool(lines[name]["class prompts"]) == ("prompts" in numbers)
 
 
-def test_a_shift_of_levels_keeps_each_structure_s_numbers(module, monkeypatch):
+def test_a_shift_of_levels_keeps_each_structure_s_numbers(module):
     module.load()
     node = module.segment()
     from CPS4SegmentationLib.segmentations import set_agreement
@@ -96,7 +121,8 @@ def test_a_shift_of_levels_keeps_each_structure_s_numbers(module, monkeypatch):
 
 def test_volumes_in_line_come_before_checks(module, monkeypatch):
     sent = sent_to(module, monkeypatch)
-    one, two = module.load(name="one"), module.load(name="two")
+    module.load(name="one")
+    module.load(name="two")
     panel = module.panel("segment")
     panel.ui.segmentAllButton.click()
     module.wait(lambda: not panel.ui.cancelButton.enabled)
@@ -104,17 +130,14 @@ def test_volumes_in_line_come_before_checks(module, monkeypatch):
     assert len(nodes) == 2
     module.wait(lambda: all(checked(node) for node in nodes))
     assert verbs(sent) == ["load", "segment", "segment", "check", "check"]
-    assert one is not two
 
 
 def test_a_check_makes_way_for_the_user_and_comes_after(module, monkeypatch):
-    sent = sent_to(module, monkeypatch)
-    module.load()
-    node = module.segment()
-    module.wait(lambda: "check" in verbs(sent))
+    engine, sent, node = segment_until_checked(module, monkeypatch)
     attention = module.panel("attention")
     attention.ui.promptEdit.text = "L4"
     attention.ui.promptButton.click()
+    engine.resume()
     module.wait(lambda: attention.ui.makeSegmentButton.enabled)
     module.wait(lambda: checked(node))
     assert verbs(sent) == ["load", "segment", "check", "cancel", "attend", "check"]
@@ -123,15 +146,13 @@ def test_a_check_makes_way_for_the_user_and_comes_after(module, monkeypatch):
 
 
 def test_another_model_is_not_loaded_for_a_check(module, monkeypatch):
-    sent = sent_to(module, monkeypatch)
-    module.load()
-    node = module.segment()
-    module.wait(lambda: "check" in verbs(sent))
+    engine, sent, node = segment_until_checked(module, monkeypatch)
     # The user goes on with another model while the check runs.
     module.choose_model(module.trained / "stage 1" / "model")
     attention = module.panel("attention")
     attention.ui.promptEdit.text = "L4"
     attention.ui.promptButton.click()
+    engine.resume()
     module.wait(lambda: attention.ui.makeSegmentButton.enabled)
     module.harness.process_events()
     assert verbs(sent) == ["load", "segment", "check", "cancel", "load", "attend"]
@@ -139,11 +160,9 @@ def test_another_model_is_not_loaded_for_a_check(module, monkeypatch):
 
 
 def test_a_scene_closed_during_the_check(module, monkeypatch):
-    sent = sent_to(module, monkeypatch)
-    module.load()
-    module.segment()
-    module.wait(lambda: "check" in verbs(sent))
+    engine, sent, _ = segment_until_checked(module, monkeypatch)
     module.harness.close_scene()
+    engine.resume()
     module.load()
     node = module.segment()  # with the node IDs of the scene before
     module.wait(lambda: checked(node))
@@ -195,11 +214,8 @@ def test_a_result_knows_its_model_and_no_other_is_asked(module, monkeypatch, tmp
 
 
 def test_a_worker_that_dies_while_checking_harms_nothing(module, monkeypatch):
-    sent = sent_to(module, monkeypatch)
-    module.load()
-    node = module.segment()
-    module.wait(lambda: "check" in verbs(sent))
-    module.widget.logic.worker._process._process.kill()
+    engine, _, node = segment_until_checked(module, monkeypatch)
+    engine.kill()
     module.wait(lambda: module.widget.logic.worker._process is None)
     assert not module.harness.dialogs.errors
     assert module.segment() is node  # started again
