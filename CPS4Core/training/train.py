@@ -298,7 +298,7 @@ def train(
     if method.needs_unlabelled and not inputs.store.slices_of(inputs.split.unlabelled):
         raise CPS4Error(
             "There is no unlabelled case to learn from.",
-            "Add images without labels, choose a ratio below 1, or train with `--method supervised`.",
+            "Add images without labels, choose a ratio below 1, or the method `supervised`.",
             data_set,
         )
     identity = {

@@ -62,6 +62,7 @@ def main(model: Path, scan: Path, data: Path, output: Path, dark: bool, width: i
         train.ui.dataEdit.currentPath = str(data)
         module.wait(lambda: not train.ui.stopButton.enabled, SECONDS)
         train.ui.outputEdit.currentPath = str(Path(folder) / "runs")
+        train.ui.ratioSlider.value = 50  # the others count as unlabelled
         train.ui.settingsEdit.text = SHORT_TRAINING
         train.ui.startButton.click()
         module.wait(lambda: not train.ui.stopButton.enabled, SECONDS)
