@@ -23,7 +23,7 @@ from CPS4SegmentationLib.logic import CPS4SegmentationLogic, in_words, show_erro
 from CPS4SegmentationLib.model_card import can_attend
 from CPS4SegmentationLib.panel import Panel, fit_to_contents
 from CPS4SegmentationLib.progress import ProgressDisplay
-from CPS4SegmentationLib.segmentations import segments, source_volume
+from CPS4SegmentationLib.segmentations import mask_of, segment_ids, set_mask, source_volume
 
 NAME, PEAK, PRESENT, DICE = range(4)
 
@@ -99,7 +99,7 @@ class AttentionPanel(Panel):
         colour = [each / 255 for each in structure.color] if structure else [1.0, 1.0, 1.0]
         name = _("{prompt} (prompt)").format(prompt=self.parameters.prompt)
         segment = node.GetSegmentation().AddEmptySegment("", name, colour)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(shown.binary(), node, segment, volume)
+        set_mask(node, segment, shown.binary(), volume)
         self.say(_("Added the segment {name}.").format(name=name))
 
     def save_figure(self) -> None:
@@ -260,12 +260,9 @@ class AttentionPanel(Panel):
         node = self.ui.referenceSelector.currentNode()
         if node is None or label is None or self.parameters is None:
             return None
-        for index, segment in enumerate(segments(node)):
-            if find_label(segment.GetName()) == label:
-                segment_id = node.GetSegmentation().GetNthSegmentID(index)
-                return slicer.util.arrayFromSegmentBinaryLabelmap(
-                    node, segment_id, self.parameters.inputVolume
-                )
+        for segment in segment_ids(node):
+            if find_label(node.GetSegmentation().GetSegment(segment).GetName()) == label:
+                return mask_of(node, segment, self.parameters.inputVolume)
         return None
 
     def _on_row(self, row: int, *_: int) -> None:

@@ -141,7 +141,7 @@ def label_array(node: slicer.vtkMRMLSegmentationNode) -> tuple[np.ndarray, list[
         if structure is None:
             left_out.append(segment.GetName())
         else:
-            labels[mask > 0] = structure.label
+            labels[mask] = structure.label
     if labels is None:
         raise CPS4Error(_("The segmentation is empty."), _("Segment the volume first."))
     return labels, left_out

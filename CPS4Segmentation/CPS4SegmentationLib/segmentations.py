@@ -127,8 +127,7 @@ def digest(node: slicer.vtkMRMLSegmentationNode) -> str:
         if image is None or image.GetNumberOfPoints() == 0 or image.GetAddressAsString("") in hashed:
             continue
         hashed.add(image.GetAddressAsString(""))
-        columns, rows, slices = image.GetDimensions()
-        voxels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(slices, rows, columns)
+        voxels = _voxels(image)
         where = np.nonzero(voxels)
         for places, first in zip(where, image.GetExtent()[4::-2], strict=True):
             sha.update((places + first).tobytes())
@@ -156,26 +155,71 @@ def show_surfaces(node: slicer.vtkMRMLSegmentationNode, shown: bool) -> None:
 
 
 def masks_of(node: slicer.vtkMRMLSegmentationNode) -> dict[str, np.ndarray]:
-    """Return the mask of each segment, axes k, j, i of its volume.
+    """Return the mask of each segment, bool, axes k, j, i of its volume.
 
     Raises:
         CPS4Error: if the volume that the segmentation belongs to is gone.
     """
     volume = source_volume(node)
-    if volume is None:
+    if volume is None or volume.GetImageData() is None:
         raise CPS4Error(
             _("The MR volume of {name} is not in the scene.").format(name=node.GetName()),
             _("Load it, and choose it as source volume of the segmentation."),
         )
-    return {
-        each: slicer.util.arrayFromSegmentBinaryLabelmap(node, each, volume) for each in segment_ids(node)
-    }
+    grid = _grid_of(volume)
+    return {each: _mask_on(grid, node, each) for each in segment_ids(node)}
+
+
+def mask_of(
+    node: slicer.vtkMRMLSegmentationNode, segment: str, volume: slicer.vtkMRMLScalarVolumeNode
+) -> np.ndarray:
+    """Return the mask of one segment on the grid of ``volume``, bool, axes k, j, i."""
+    return _mask_on(_grid_of(volume), node, segment)
+
+
+def set_mask(
+    node: slicer.vtkMRMLSegmentationNode,
+    segment: str,
+    mask: np.ndarray,
+    volume: slicer.vtkMRMLScalarVolumeNode,
+) -> None:
+    """Make ``mask``, axes k, j, i of ``volume``, not zero inside, the content of a segment."""
+    image = _grid_of(volume)
+    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    _voxels(image)[:] = mask != 0
+    slicer.vtkSlicerSegmentationsModuleLogic.SetBinaryLabelmapToSegment(image, node, segment)
+
+
+# slicer.util has functions for this that go through nodes of the scene and leave their display nodes in it.
+def _grid_of(volume: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkOrientedImageData:
+    """Return an image without voxels of its own that has the grid of ``volume``, in the patient."""
+    grid = slicer.vtkSlicerSegmentationsModuleLogic.CreateOrientedImageDataFromVolumeNode(volume)
+    grid.UnRegister(None)  # the caller owns what the function made, and Python holds it already
+    return grid
+
+
+def _mask_on(
+    grid: slicer.vtkOrientedImageData, node: slicer.vtkMRMLSegmentationNode, segment: str
+) -> np.ndarray:
+    image = slicer.vtkOrientedImageData()
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    found = logic.GetSegmentBinaryLabelmapRepresentation(node, segment, image)
+    if not found or image.IsEmpty():
+        return np.zeros(grid.GetDimensions()[::-1], bool)
+    slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(image, grid, image)
+    # Segments that do not overlap share a label map.
+    return _voxels(image) == node.GetSegmentation().GetSegment(segment).GetLabelValue()
+
+
+def _voxels(image: vtk.vtkImageData) -> np.ndarray:
+    """Return the voxels of an image, axes k, j, i; what is written there is written to the image."""
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
 
 
 def findings_of(node: slicer.vtkMRMLSegmentationNode) -> list[Finding]:
     """Return what to look at in a segmentation; nothing if its volume is gone."""
     volume = source_volume(node)
-    if volume is None:
+    if volume is None or volume.GetImageData() is None:
         return []
     masks = masks_of(node)
     named = {each: node.GetSegmentation().GetSegment(each) for each in masks}

@@ -19,7 +19,7 @@ from CPS4Core.anatomy import BY_LABEL, find_label
 from CPS4SegmentationLib import exports
 from CPS4SegmentationLib.attention_display import AttentionDisplay
 from CPS4SegmentationLib.level_changes import LevelChanges, name_segment
-from CPS4SegmentationLib.segmentations import findings_of, segments
+from CPS4SegmentationLib.segmentations import findings_of, segments, set_mask
 
 SPACING_MM = (4.4, 1.0, 1.0)
 NAMES = ("L2", "L2/L3", "L3", "L3/L4", "L4")
@@ -101,8 +101,7 @@ def make_segmentation(
     for name in NAMES:
         segment_id = node.GetSegmentation().AddEmptySegment("", "")
         name_segment(node.GetSegmentation().GetSegment(segment_id), name)
-        mask = (labels == find_label(name)).astype(np.uint8)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, segment_id, volume)
+        set_mask(node, segment_id, labels == find_label(name), volume)
     return node
 
 
