@@ -131,6 +131,13 @@ class TrainSettings(Group):
     """Text maps of a class with less measured trust are left out: more of them would be wrong than right."""
     enhanced_target: Literal["hard", "literal", "normalised"] = "hard"
     """Target of eq. 7: argmax of the sum, the sum itself, or the sum scaled to one over the classes."""
+    bcp_largest_component: bool = True
+    """``bcp`` and ``graphcl``: keep the largest piece of each structure in the teacher's labels. It deletes posterior
+    elements, which lie apart from their vertebral body in many slices."""
+    mc_net_renormalise: bool = False
+    """``mc_net`` and ``mc_net_plus``: scale the sharpened probabilities to one over the classes."""
+    ucmt_same_place: bool = False
+    """``ucmt``: replace a patch by the other image's patch of the same place, which moves no anatomy."""
     presence_gate: bool = False
     """Drop the text map of a class that the gate holds to be absent from the slice."""
     presence_threshold: float = Field(default=0.5, ge=0.0, le=1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,42 @@ class ResidualBlock(nn.Module):
         return torch.relu(self.convolutions(x) + self.shortcut(x))
 
 
+Upsampling = Literal["transposed", "bilinear", "nearest"]
+
+
+class Decoder(nn.Module):
+    """The way back up: from the features of each level to logits.
+
+    Args:
+        widths: channels of each level, the finest first.
+        classes: number of logits.
+        upsampling: how features are doubled in size: by a transposed convolution, or by interpolation and a
+            convolution of one pixel.
+    """
+
+    def __init__(
+        self, widths: Sequence[int], classes: int = NUM_CLASSES, upsampling: Upsampling = "transposed"
+    ):
+        super().__init__()
+        finer, coarser = widths[:-1], widths[1:]
+        self.up = nn.ModuleList(
+            [_doubling(below, here, upsampling) for here, below in zip(finer, coarser, strict=True)]
+        )
+        self.blocks = nn.ModuleList([ResidualBlock(2 * here, here) for here in finer])
+        self.head = nn.Conv2d(widths[0], classes, 1)
+
+    def features(self, encoded: list[Tensor]) -> Tensor:
+        """Return the finest features, shape (images, widths[0], H, W), of those of each level, the finest first."""
+        x = encoded[-1]
+        for skip, up, block in reversed(list(zip(encoded[:-1], self.up, self.blocks, strict=True))):
+            x = block(torch.cat([skip, up(x)], 1))
+        return x
+
+    def forward(self, encoded: list[Tensor]) -> Tensor:
+        """Return logits (images, classes, H, W) of the features of each level, the finest first."""
+        return self.head(self.features(encoded))
+
+
 class ResidualUNet(nn.Module):
     """A U-Net of residual blocks.
 
@@ -43,21 +80,19 @@ class ResidualUNet(nn.Module):
 
     def __init__(self, widths: Sequence[int], classes: int = NUM_CLASSES):
         super().__init__()
-        finer, coarser = widths[:-1], widths[1:]
         self.encoder = nn.ModuleList(
-            [ResidualBlock(inputs, outputs) for inputs, outputs in zip([1, *finer], widths, strict=True)]
+            [
+                ResidualBlock(inputs, outputs)
+                for inputs, outputs in zip([1, *widths[:-1]], widths, strict=True)
+            ]
         )
         self.down = nn.MaxPool2d(2)
-        self.up = nn.ModuleList(
-            [nn.ConvTranspose2d(below, here, 2, stride=2) for here, below in zip(finer, coarser, strict=True)]
-        )
-        self.decoder = nn.ModuleList([ResidualBlock(2 * here, here) for here in finer])
-        self.head = nn.Conv2d(widths[0], classes, 1)
+        self.decoder = Decoder(widths, classes)
 
     @property
     def stride(self) -> int:
         """Both sides of an image must be multiples of this."""
-        return 2 ** len(self.up)
+        return 2 ** (len(self.encoder) - 1)
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Return the features of each level, the finest first, of slices (images, 1, H, W)."""
@@ -66,16 +101,16 @@ class ResidualUNet(nn.Module):
             features.append(block(self.down(features[-1])))
         return features
 
-    def decode(self, features: list[Tensor]) -> Tensor:
-        """Return the finest decoder features, shape (images, widths[0], H, W)."""
-        x = features[-1]
-        for skip, up, block in reversed(list(zip(features[:-1], self.up, self.decoder, strict=True))):
-            x = block(torch.cat([skip, up(x)], 1))
-        return x
-
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (images, classes, H, W) of slices (images, 1, H, W)."""
-        return self.head(self.decode(self.encode(images)))
+        return self.decoder(self.encode(images))
+
+
+def _doubling(inputs: int, outputs: int, upsampling: Upsampling) -> nn.Module:
+    if upsampling == "transposed":
+        return nn.ConvTranspose2d(inputs, outputs, 2, stride=2)
+    # The convolution first: it does the same on a quarter of the pixels.
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.Upsample(scale_factor=2, mode=upsampling))
 
 
 def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:

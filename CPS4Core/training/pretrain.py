@@ -85,6 +85,9 @@ class Pretraining(Stage):
     def split(self, batch: tuple[Tensor, Tensor], parts: int) -> list[tuple]:
         return list(zip(*(each.chunk(parts) for each in batch), strict=True))
 
+    def after_step(self, step: int) -> None:
+        self.module.after_step(step)
+
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Return the mean loss terms over the validation slices."""

@@ -24,12 +24,14 @@ from CPS4Core.errors import CPS4Error
 from CPS4Core.files import read_json
 
 WEIGHTS = "model.safetensors"
+PROMPTS_KEPT = 256
+"""Lists of prompts whose tokens a frozen text encoder remembers."""
 UNTRUSTED = {"local_files_only": True, "trust_remote_code": False}
 """How transformers reads a folder: nothing is downloaded, and no code that lies in it is run."""
 
 
 class VisionEncoder(nn.Module):
-    """A vision transformer that returns its patch tokens.
+    """A vision transformer that returns its tokens.
 
     Args:
         model: a timm vision transformer with one input channel.
@@ -46,15 +48,25 @@ class VisionEncoder(nn.Module):
         return tuple(max(1, round(pixels / patch)) for pixels, patch in zip(size, self.patch, strict=True))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode slices (images, 1, H, W) into patch tokens (images, h * w, width).
+        """Encode slices (images, 1, H, W) into patch tokens (images, h * w, width)."""
+        return self.tokens(images)[1]
+
+    def tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode slices (images, 1, H, W) into one token each and their patch tokens.
 
         An image whose size is no multiple of the patch is stretched to the nearest one, by less than a patch.
+
+        Returns:
+            The class token, or the mean of the patch tokens where the transformer has none, shape (images, width);
+            and the patch tokens, shape (images, h * w, width).
         """
         h, w = self.grid(images.shape[-2:])
         size = (h * self.patch[0], w * self.patch[1])
         if images.shape[-2:] != size:
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
-        return self.model.forward_features(images)[:, self.model.num_prefix_tokens :]
+        tokens = self.model.forward_features(images)
+        patches = tokens[:, self.model.num_prefix_tokens :]
+        return tokens[:, 0] if self.model.has_class_token else patches.mean(1), patches
 
 
 class TextEncoder(nn.Module):
@@ -90,17 +102,29 @@ class TextEncoder(nn.Module):
             return self._encode(prompts)
         key = tuple(prompts)
         if key not in self._encoded:
+            if len(self._encoded) == PROMPTS_KEPT:
+                self._encoded.clear()
             with torch.no_grad():
                 self._encoded[key] = self._encode(prompts)
         return self._encoded[key]
 
-    def _encode(self, prompts: list[str]) -> Tensor:
+    def words(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """Encode each word of prompts, as the tokenizer cuts them.
+
+        Returns:
+            The last hidden state, shape (prompts, longest, width), [CLS] first; and which of it is no padding, bool,
+            shape (prompts, longest).
+        """
         words = self.tokenizer(prompts, padding=True, truncation=True, return_tensors="pt")
         words = words.to(self.model.device)
-        hidden = self.model(**words).last_hidden_state
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen):
+            return self.model(**words).last_hidden_state, words["attention_mask"].bool()
+
+    def _encode(self, prompts: list[str]) -> Tensor:
+        hidden, real = self.words(prompts)
         if self.token == "cls":
             return hidden[:, 0]
-        real = words["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+        real = real.unsqueeze(-1).to(hidden.dtype)
         return (hidden * real).sum(1) / real.sum(1)
 
 

@@ -41,8 +41,21 @@ class ClassPromptModel(nn.Module):
 
     def patch_tokens(self, images: Tensor) -> Tensor:
         """Return F_I, unit vectors, shape (images, h, w, dimension), of slices (images, 1, H, W)."""
-        tokens = F.normalize(self.project_patch(self.vision(images)).float(), dim=-1)
-        return tokens.unflatten(1, self.vision.grid(images.shape[-2:]))
+        return self.image_tokens(images)[1]
+
+    def image_tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return one token for each slice and F_I, its patch tokens, through the same projection.
+
+        Args:
+            images: standardised slices, shape (images, 1, H, W).
+
+        Returns:
+            Unit vectors, shapes (images, dimension) and (images, h, w, dimension).
+        """
+        whole, patches = (
+            F.normalize(self.project_patch(tokens).float(), dim=-1) for tokens in self.vision.tokens(images)
+        )
+        return whole, patches.unflatten(1, self.vision.grid(images.shape[-2:]))
 
     def prompt_tokens(self, prompts: list[str]) -> Tensor:
         """Return F_T, unit vectors, shape (prompts, dimension)."""

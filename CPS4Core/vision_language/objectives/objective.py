@@ -29,3 +29,6 @@ class Objective(nn.Module):
             labels: class labels, ``IGNORE`` where unknown, int64, shape (images, H, W).
         """
         raise NotImplementedError
+
+    def after_step(self, step: int) -> None:
+        """Update what the optimiser does not; ``step`` counts from 1."""
