@@ -375,9 +375,12 @@ def _run(job: Callable[[Reporter, Cancellation], Any], events: bool) -> None:
         except CPS4Error as error:
             report(Failed(error.problem, error.remedy, None if error.path is None else str(error.path)))
             code = 1
-        except Exception:
+        except Exception as error:
+            from CPS4Core.training.devices import NO_MEMORY, is_out_of_memory
+
             log_file = _write_log()
-            report(Failed("Something unexpected went wrong.", f"The details are in {log_file}.", None))
+            unexpected = ("Something unexpected went wrong.", f"The details are in {log_file}.")
+            report(Failed(*(NO_MEMORY if is_out_of_memory(error) else unexpected)))
             code = 1
     raise typer.Exit(code)
 

@@ -25,6 +25,12 @@ from CPS4Core.phantom.phantom import PhantomOptions
 from CPS4Core.training.pretrain import pretrain
 from CPS4Core.training.train import train
 
+MEMORY_ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("MPS backend out of memory (MPS allocated: 9.05 GB, other allocations: 16.55 MB)."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+]
+"""What CUDA, MPS and the CPU raise where their memory does not suffice."""
 TINY_PHANTOMS = PhantomOptions(slices=(3, 4), pixel_mm=(2.6, 3.2), field_of_view_mm=(270, 300))
 
 

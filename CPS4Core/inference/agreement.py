@@ -20,6 +20,7 @@ from CPS4Core.events import Artifact, Reporter, Warned
 from CPS4Core.inference.attention import AttentionMapper
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import ENCODERS, TEACHER, has, read_card
+from CPS4Core.training.devices import is_out_of_memory
 
 SLICES_AT_ONCE = 4
 """Slices whose class prompt maps are made between two looks at whether to stop."""
@@ -118,7 +119,9 @@ class Checker:
             try:
                 named = torch.cat(list(self._prompt_labels(slices, cancellation)))
                 prompts = _count(looked_at[named == looked_at]) / voxels
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 self.network.report(Warned("Not enough memory for the class prompts: they are left out."))
         return {
             label: Agreement(

@@ -18,7 +18,7 @@ from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Reporter, Warned, silent
 from CPS4Core.inference.level_order import relabel_by_order
 from CPS4Core.model_folder import NETWORK, card_settings, hash_of, load_network, read_card
-from CPS4Core.training.devices import choose_precision, memory_format
+from CPS4Core.training.devices import choose_precision, is_out_of_memory, memory_format
 
 T = TypeVar("T")
 
@@ -132,7 +132,9 @@ class Segmenter:
             chunk = slices[place]
             try:
                 made = then(self._logits(chunk), place)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 self._use_less_memory(chunk)
                 continue
             done += len(chunk)

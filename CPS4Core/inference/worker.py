@@ -39,7 +39,7 @@ from CPS4Core.inference.batch import Job, segment_one
 from CPS4Core.inference.outputs import write_map, write_segmentation
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import ENCODERS, NETWORK, has, read_card
-from CPS4Core.training.devices import choose_device
+from CPS4Core.training.devices import NO_MEMORY, choose_device, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -132,9 +132,10 @@ class Worker:
             report(Failed(error.problem, error.remedy, None if error.path is None else str(error.path)))
         except KeyError as error:
             report(Failed(f"The request lacks {error}.", "Send it again with that field."))
-        except Exception:
+        except Exception as error:
             log.exception("request %s failed", name)
-            report(Failed("Something unexpected went wrong.", "See the log, then try again."))
+            unexpected = ("Something unexpected went wrong.", "See the log, then try again.")
+            report(Failed(*(NO_MEMORY if is_out_of_memory(error) else unexpected)))
 
     def _load(self, request: dict[str, Any], report: Reporter) -> None:
         model, device = Path(request["model"]), request.get("device", "auto")

@@ -11,6 +11,12 @@ from CPS4Core.errors import CPS4Error
 
 Precision = Literal["no", "bf16"]
 
+NO_MEMORY = (
+    "The device has not enough memory.",
+    "Close other programs that use it, or choose the device `cpu`, which is slower.",
+)
+"""Problem and remedy, where taking less at once does not help."""
+
 
 def choose_device(name: str = "auto") -> torch.device:
     """Return the device called ``name``: ``auto``, ``cpu``, ``mps``, ``cuda`` or ``cuda:1``.
@@ -39,6 +45,13 @@ def choose_precision(device: torch.device) -> Precision:
     if device.type == "cpu":
         return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
     return "no"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the device had not enough memory. CUDA has an exception of its own for it; MPS and the CPU have not."""
+    from accelerate.utils.memory import should_reduce_batch_size  # takes a second to import
+
+    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
 
 
 def make_deterministic() -> None:

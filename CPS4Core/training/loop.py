@@ -26,7 +26,7 @@ from CPS4Core.events import Artifact, Event, Finished, Metric, Progress, Warned
 from CPS4Core.files import written_aside
 from CPS4Core.model_folder import Weights
 from CPS4Core.training.checkpoint import load_checkpoint, save_checkpoint
-from CPS4Core.training.devices import choose_precision
+from CPS4Core.training.devices import choose_precision, is_out_of_memory
 from CPS4Core.training.run_folder import RunFolder
 from CPS4Core.training.stage import Stage
 
@@ -127,7 +127,9 @@ class TrainingLoop:
             buffers = {name: each.clone() for name, each in self.stage.module.named_buffers()}
             try:
                 return self._backward_and_step(self.stage.split(batch, self._parts))
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 self.optimizer.zero_grad()
                 with torch.no_grad():
                     for name, each in self.stage.module.named_buffers():

@@ -1,6 +1,7 @@
 """From a volume to labels and maps: on the volume's grid, past bad cases, in every format."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from small_models import MEMORY_ERRORS
 
 from CPS4Core.anatomy import BY_LABEL
 from CPS4Core.cancellation import Cancellation
@@ -68,7 +70,8 @@ def test_the_stored_orientation_does_not_change_the_anatomy(model):
     assert same.mean() > 0.999
 
 
-def test_too_little_memory_takes_fewer_slices_with_the_same_result(model, scan, monkeypatch):
+@pytest.mark.parametrize("error", MEMORY_ERRORS)
+def test_too_little_memory_takes_fewer_slices_with_the_same_result(error, model, scan, monkeypatch):
     image = sitk.ReadImage(str(scan))
     expected = sitk.GetArrayFromImage(Segmenter(model, CPU).segment(image).labels)
     segmenter = Segmenter(model, CPU)
@@ -76,11 +79,22 @@ def test_too_little_memory_takes_fewer_slices_with_the_same_result(model, scan, 
 
     def logits(slices):
         if len(slices) > 1:
-            raise torch.OutOfMemoryError
+            raise error
         return plain(slices)
 
     monkeypatch.setattr(segmenter, "_logits", logits)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(segmenter.segment(image).labels), expected)
+
+
+def test_another_error_of_the_device_is_not_taken_for_one_of_memory(model, scan, monkeypatch):
+    segmenter = Segmenter(model, CPU)
+
+    def logits(slices):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(segmenter, "_logits", logits)
+    with pytest.raises(RuntimeError, match="assert"):
+        segmenter.segment(sitk.ReadImage(str(scan)))
 
 
 def test_a_folder_goes_on_past_a_bad_case(model, scan, tmp_path):
@@ -264,6 +278,46 @@ def test_the_worker_takes_up_what_training_wrote_meanwhile(model, scan, tmp_path
     assert before["confidence"]
     assert after["network"] == hash_of(folder) != before["network"]
     assert not after["confidence"]  # it sees background alone
+
+
+@pytest.mark.parametrize("error", MEMORY_ERRORS)
+def test_where_less_at_once_does_not_help_too_little_memory_is_said(
+    error, model, scan, tmp_path, monkeypatch
+):
+    def encode(*_):
+        raise error
+
+    monkeypatch.setattr(AttentionMapper, "encode", encode)
+    attend = {"do": "attend", "input": str(scan), "prompts": ["L4"], "output": str(tmp_path)}
+    events = serve(
+        {"request": "0", "do": "load", "model": str(model), "device": "cpu"},
+        {"request": "1", **attend},
+        {"request": "2", "do": "segment", "input": str(scan), "output": str(tmp_path / "a.seg.nrrd")},
+    )
+    last = {event.request: event for event in events if isinstance(event, (Finished, Failed))}
+    assert "not enough memory" in last["1"].problem
+    assert "cpu" in last["1"].remedy
+    assert isinstance(last["2"], Finished)
+
+
+def test_the_command_line_says_so_too(scan, model, tmp_path):
+    code = """
+from unittest.mock import patch
+from CPS4Core.cli import app
+from small_models import MEMORY_ERRORS
+with patch("CPS4Core.inference.attend.attend_volume", side_effect=MEMORY_ERRORS[1]):
+    app()
+"""
+    arguments = ["attend", scan, tmp_path / "out", "--model", model, "--prompt", "L4"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert done.returncode == 1
+    assert "not enough memory" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def command(*arguments):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_models import MEMORY_ERRORS
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import load_settings, parse_settings
@@ -309,8 +310,9 @@ def test_two_processes_train_as_one(data_set, tiny_settings, cache, stage_1, tmp
         assert [value for _, value in one] == pytest.approx([value for _, value in two], rel=2e-4)
 
 
+@pytest.mark.parametrize("error", MEMORY_ERRORS)
 def test_too_little_memory_halves_the_parts_and_keeps_the_batch(
-    data_set, tiny_settings, cache, tmp_path, monkeypatch
+    error, data_set, tiny_settings, cache, tmp_path, monkeypatch
 ):
     from CPS4Core.segmentation.methods.supervised import Supervised
 
@@ -320,7 +322,7 @@ def test_too_little_memory_halves_the_parts_and_keeps_the_batch(
     def forward(self, batch):
         sizes.append(len(batch.labelled))
         if len(batch.labelled) > 1:
-            raise torch.OutOfMemoryError
+            raise error
         return plain(self, batch)
 
     monkeypatch.setattr(Supervised, "forward", forward)
@@ -330,9 +332,7 @@ def test_too_little_memory_halves_the_parts_and_keeps_the_batch(
     assert sizes == [2, 1, 1, 1, 1]
     assert any("2 parts" in event.message for event in events if isinstance(event, Warned))
 
-    monkeypatch.setattr(
-        Supervised, "forward", lambda self, batch: (_ for _ in ()).throw(torch.OutOfMemoryError())
-    )
+    monkeypatch.setattr(Supervised, "forward", lambda self, batch: (_ for _ in ()).throw(error))
     with pytest.raises(CPS4Error, match="memory"):
         run_stage_2(data_set, tmp_path / "other", settings, cache)
 
