@@ -125,7 +125,7 @@ def _flag_sizes(findings: list[Finding]) -> None:
 
 def _flag_confidence(findings: list[Finding]) -> None:
     for each in findings:
-        if each.confidence < LOW_CONFIDENCE:
+        if round(each.confidence, 2) < LOW_CONFIDENCE:  # as it is shown
             each.flags.append("low confidence")
 
 
