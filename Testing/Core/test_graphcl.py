@@ -1,0 +1,238 @@
+"""GraphCL: the graph over the slices of a step, the clustering within each, and the form with class prompts."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from CPS4Core.anatomy import IGNORE, NUM_CLASSES
+from CPS4Core.config import TrainSettings
+from CPS4Core.segmentation.methods.bcp import BCP, largest_components
+from CPS4Core.segmentation.methods.graphcl import (
+    KAPPA,
+    TAU,
+    CorrelationClustering,
+    GraphCL,
+    GraphCLText,
+    StructureAlignment,
+    correlation_loss,
+    signed_affinity,
+)
+from CPS4Core.segmentation.methods.method import Batch
+
+SIZE = 12, 24
+SETTINGS = TrainSettings(widths=(4, 8), method="graphcl")
+
+
+def make_batch(labelled=2, unlabelled=2, progress=0.5):
+    random = torch.Generator().manual_seed(1)
+    return Batch(
+        torch.randn(labelled, 1, *SIZE, generator=random),
+        torch.randint(NUM_CLASSES, (labelled, *SIZE), generator=random),
+        torch.randn(unlabelled, 1, *SIZE, generator=random),
+        text_maps=torch.rand(unlabelled, NUM_CLASSES, *SIZE, generator=random) > 0.9,
+        progress=progress,
+    )
+
+
+def slow_alignment(alignment, X):
+    """Z = D^-1/2 (X_sa X_sa^T + I) D^-1/2 X, read word by word."""
+    scores = torch.stack([torch.softmax(alignment.scores(image.mean((1, 2))), 0) for image in X])
+    n = len(X)
+    A = [[(scores[i] * scores[j]).sum() + float(i == j) for j in range(n)] for i in range(n)]
+    D = [sum(row) for row in A]
+    return torch.stack([sum(A[i][j] / (D[i] * D[j]).sqrt() * X[j] for j in range(n)) for i in range(n)])
+
+
+def slow_clustering(clustering, X):
+    """-Tr(W S S^T) / N of unit features, one graph a slice, read word by word."""
+    losses = []
+    for image in X:
+        F = [image[:, i, j] / image[:, i, j].norm() for i in range(X.shape[2]) for j in range(X.shape[3])]
+        N = len(F)
+        cosines = torch.stack([torch.stack([(a * b).sum() for b in F]) for a in F]).detach()
+        W = cosines - cosines.max() / TAU
+        D = [sum(abs(W[i, j]) for j in range(N)) for i in range(N)]
+        theta = clustering.convolution.weight
+        hidden = [sum(W[i, j] / (D[i] * D[j]).sqrt() * (theta @ F[j]) for j in range(N)) for i in range(N)]
+        S = torch.stack([torch.softmax(clustering.clusters(h), 0) for h in hidden])
+        losses.append(-torch.trace(W @ S @ S.T) / N)
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize(
+    ("make", "slow"), [(StructureAlignment, slow_alignment), (CorrelationClustering, slow_clustering)]
+)
+def test_the_graphs_match_the_slow_reading_with_its_gradient(make, slow):
+    torch.manual_seed(0)
+    module = make(5)
+    double = make(5).double()
+    double.load_state_dict(module.state_dict())
+    X = torch.rand(3, 5, 2, 3)
+    direction = torch.randn(()) if make is CorrelationClustering else torch.randn_like(X)
+    ours, theirs = X.clone().requires_grad_(), X.double().requires_grad_()
+    value, expected = (module(ours) * direction).sum(), (slow(double, theirs) * direction).sum()
+    value.backward()
+    expected.backward()
+    assert value.item() == pytest.approx(expected.item(), rel=1e-4)
+    torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-3, atol=1e-6)
+    for mine, other in zip(module.parameters(), double.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad.double(), other.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_slices_share_features_by_their_structure():
+    alignment = StructureAlignment(2)
+    alignment.scores = nn.Linear(2, 2, bias=False)
+    alignment.scores.weight.data = 1000 * torch.eye(2)
+    X = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0]])[:, :, None, None]
+    # The first two have one structure, the third another: A is [[2, 1, 0], [1, 2, 0], [0, 0, 2]].
+    expected = torch.tensor([[(2 + 3) / 3, 0.0], [(1 + 6) / 3, 0.0], [0.0, 5.0]])
+    torch.testing.assert_close(alignment(X)[:, :, 0, 0], expected)
+
+
+def test_affinities_attract_above_half_the_largest_cosine_and_repel_below():
+    nodes = torch.tensor([[[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]])
+    expected = torch.tensor([[[0.5, 0.3, -0.5], [0.3, 0.5, 0.1], [-0.5, 0.1, 0.5]]])
+    torch.testing.assert_close(signed_affinity(nodes), expected)
+
+
+def test_the_best_clusters_join_what_attracts_and_part_what_repels():
+    W = torch.tensor([[0.5, 0.4, -0.5], [0.4, 0.5, -0.5], [-0.5, -0.5, 0.5]])
+    losses = {
+        clusters: correlation_loss(W[None], torch.eye(3)[list(clusters)][None]).item()
+        for clusters in [(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1), (0, 1, 2)]
+    }
+    assert min(losses, key=losses.get) == (0, 0, 1)
+    # The trace is 1.5 + 2 * 0.4 there, over three nodes.
+    assert losses[0, 0, 1] == pytest.approx(-2.3 / 3)
+
+
+def test_clustering_finds_two_kinds_of_location():
+    torch.manual_seed(1)
+    clustering = CorrelationClustering(4)
+    kinds = torch.zeros(1, 4, 4, 6)
+    kinds[:, 0, :, :2], kinds[:, 1, :, 2:] = 1, 1
+    features = kinds + torch.rand(1, 4, 4, 6) / 10
+    optimizer = torch.optim.Adam(clustering.parameters(), lr=0.02)
+    losses = []
+    for _ in range(200):
+        loss = clustering(features)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    # 8 and 16 of 24 locations, each with an affinity of about 1/2 to its own kind.
+    assert losses[-1] == pytest.approx(-(8**2 + 16**2) / 24 / 2, rel=0.1)
+    assert losses[-1] < losses[0] - 1
+
+
+def test_the_total_is_that_of_bcp_and_a_hundredth_of_the_clustering():
+    torch.manual_seed(2)
+    method = GraphCL(SETTINGS)
+    terms = method(make_batch())
+    assert KAPPA == 0.01
+    expected = terms["sup"] + terms["pseudo"] / 2 + 0.01 * terms["clustering"]
+    torch.testing.assert_close(terms["total"], expected)
+
+
+def test_the_student_learns_from_the_clustering_and_is_decoded_without_the_graph():
+    torch.manual_seed(3)
+    method, plain = GraphCL(SETTINGS), BCP(SETTINGS)
+    plain.load_state_dict(method.state_dict(), strict=False)
+    terms = []
+    for each in (method, plain):
+        torch.manual_seed(4)
+        terms.append(each(make_batch()))
+    for name in ("sup", "pseudo"):
+        torch.testing.assert_close(terms[0][name], terms[1][name])
+    terms[0]["clustering"].backward()
+    assert all(each.grad.abs().sum() > 0 for each in method.student.encoder[-1].parameters())
+    assert all(each.grad is None for each in method.student.decoder.parameters())
+
+
+def test_what_segments_is_the_student_alone_and_the_graph_trains_with_it():
+    method = GraphCL(SETTINGS)
+    assert method.network is method.student
+    trained = {name for name, each in method.named_parameters() if each.requires_grad}
+    assert {name.split(".")[0] for name in trained} == {"student", "alignment", "clustering"}
+    assert trained <= set(method.state_dict())
+    method(make_batch())["total"].backward()
+    for name, each in method.named_parameters():
+        if name in trained:
+            assert each.grad is not None and each.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("make", [GraphCL, GraphCLText])
+@pytest.mark.parametrize("progress", [0.0, 0.5])
+@pytest.mark.parametrize(("labelled", "unlabelled"), [(1, 1), (3, 2), (2, 3)])
+def test_any_numbers_of_slices_give_finite_gradients(make, labelled, unlabelled, progress):
+    torch.manual_seed(5)
+    method = make(SETTINGS)
+    batch = make_batch(labelled, unlabelled, progress)
+    batch.labels[0] = IGNORE
+    batch.labels[1:] = 0
+    terms = method(batch)
+    assert all(each.isfinite() and each.ndim == 0 for each in terms.values())
+    terms["total"].backward()
+    assert all(each.grad.isfinite().all() for each in method.parameters() if each.requires_grad)
+
+
+def test_features_of_nothing_give_finite_gradients():
+    X = torch.zeros(2, 5, 2, 3, requires_grad=True)
+    (StructureAlignment(5)(X).sum() + CorrelationClustering(5)(X)).backward()
+    assert X.grad.isfinite().all()
+
+
+def test_half_precision_gives_the_same_terms():
+    torch.manual_seed(6)
+    method = GraphCL(SETTINGS)
+    terms = {}
+    for half in (False, True):
+        torch.manual_seed(7)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            terms[half] = method(make_batch())
+    for name, value in terms[True].items():
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(terms[False][name].item(), rel=0.02, abs=0.03), name
+
+
+def test_class_prompts_overrule_the_teacher_where_a_map_is_set():
+    torch.manual_seed(8)
+    method = GraphCLText(SETTINGS.model_copy(update={"bcp_largest_component": False}))
+    assert method.needs_text and not GraphCL.needs_text
+    batch = make_batch()
+    teacher = method.teacher(batch.unlabelled).argmax(1)
+    only = torch.zeros(2, NUM_CLASSES, *SIZE, dtype=torch.bool)
+    only[:, 7, :6] = True
+    labels = method.pseudo_labels(replace(batch, text_maps=only))
+    assert (labels[:, :6] == 7).all()
+    assert labels[:, 6:].equal(teacher[:, 6:])
+    assert GraphCL.teacher_labels(method, batch).equal(teacher)
+
+
+def test_enhanced_labels_lose_their_small_pieces_too():
+    torch.manual_seed(9)
+    method = GraphCLText(SETTINGS)
+    batch = make_batch()
+    assert method.pseudo_labels(batch).equal(largest_components(method.teacher_labels(batch)))
+
+
+def test_a_restored_method_goes_on_in_the_same_bits():
+    def train(method, steps):
+        optimizer = torch.optim.SGD([each for each in method.parameters() if each.requires_grad], lr=0.1)
+        for step in steps:
+            torch.manual_seed(step)
+            method(make_batch(progress=step / 10))["total"].backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            method.after_step(step)
+
+    torch.manual_seed(10)
+    method, restored = GraphCL(SETTINGS), GraphCL(SETTINGS)
+    train(method, range(1, 4))
+    restored.load_state_dict(method.state_dict())
+    for each in (method, restored):
+        train(each, range(4, 7))
+    states = zip(method.state_dict().values(), restored.state_dict().values(), strict=True)
+    assert all(mine.equal(theirs) for mine, theirs in states)
