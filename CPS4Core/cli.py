@@ -19,6 +19,7 @@ from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import PRESETS, Settings, load_settings
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Event, Failed, Finished, Reporter
+from CPS4Core.systems import METHODS, OBJECTIVES
 from CPS4Core.terminal import JsonLines, Terminal
 
 app = typer.Typer(
@@ -109,6 +110,7 @@ def add_case(
 def pretrain(
     data: DataArgument,
     run: RunArgument,
+    objective: Annotated[str, typer.Option(help=f"One of: {', '.join(OBJECTIVES)}.")] = "cps4",
     preset: PresetOption = "paper",
     changes: SetOption = [],  # noqa: B006
     ratio: RatioOption = 1.0,
@@ -126,7 +128,7 @@ def pretrain(
         run_pretrain(
             data,
             run,
-            _settings(preset, changes, seed),
+            _settings(preset, [*changes, f'pretrain.objective="{objective}"'], seed),
             ratio=ratio,
             device=choose_device(device),
             report=report,
@@ -145,9 +147,7 @@ def train(
         Path | None,
         typer.Option(help="Model folder of stage 1 (`cps4 pretrain`), for methods that use text."),
     ] = None,
-    method: Annotated[
-        str, typer.Option(help="cps4, mean_teacher, mean_teacher_hard or supervised.")
-    ] = "cps4",
+    method: Annotated[str, typer.Option(help=f"One of: {', '.join(METHODS)}.")] = "cps4",
     start: Annotated[
         Path | None,
         typer.Option(help="Model folder whose network to go on from, such as after adding cases."),

@@ -112,13 +112,13 @@ class TrainSettings(Group):
     """Epochs between two looks at the validation cases."""
 
     dice_share: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Share of the Dice loss in the supervised loss of ``supervised``, ``mean_teacher_hard`` and ``cps4``; the rest
-    is the cross-entropy of eq. 5."""
+    """Share of the Dice loss in the supervised loss of ``supervised``, ``mean_teacher_hard``, ``cps4`` and ``dusss``;
+    the rest is the cross-entropy of eq. 5."""
     confidence: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Least probability of the teacher for a pixel to count in the loss of its hard labels (eq. 7)."""
     ramp: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Share of the training over which the pseudo-labels of ``cps4`` and ``mean_teacher_hard`` gain their weight;
-    0: full weight from the start."""
+    """Share of the training over which the pseudo-labels of ``cps4``, ``dusss`` and ``mean_teacher_hard`` gain their
+    weight; 0: full weight from the start."""
     teacher_weight: float = Field(default=1.0, ge=0.0)
     """Weight of the teacher's probabilities beside the text maps in the target of eq. 7. With the target ``literal``
     it is also how much the teacher's pseudo-labels count in the loss."""

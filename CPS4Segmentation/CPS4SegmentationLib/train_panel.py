@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Event, Failed, Finished, Metric, Progress, Started, Warned
+from CPS4Core.systems import METHODS, OBJECTIVES, WITH_TEXT
 from CPS4SegmentationLib import exports
 from CPS4SegmentationLib.curves import TrainingCurves
 from CPS4SegmentationLib.job import Job, Outcome
@@ -21,10 +22,7 @@ from CPS4SegmentationLib.segmentations import source_volume
 from CPS4SegmentationLib.settings import remember, setting
 
 PRESETS = ("small", "paper")
-METHODS = ("cps4", "mean_teacher", "mean_teacher_hard", "supervised")
 SCHEMES = ("folder", "dicom", "mrspineseg", "spider", "totalspineseg", "spineps")
-WITH_TEXT = ("cps4",)
-"""Methods that need the encoders of stage 1."""
 BOTH, STAGE_1, STAGE_2, GO_ON = range(4)
 MOST_PROBLEMS = 5
 """Problems of a data set that are shown; the log has all."""
@@ -50,6 +48,8 @@ class TrainPanel(Panel):
         self.ui.outputEdit.currentPath = setting("Results")
         self.ui.dataEdit.connect("currentPathChanged(QString)", self._on_data)
         self.ui.outputEdit.connect("currentPathChanged(QString)", self._on_output)
+        self.ui.methodBox.connect("currentIndexChanged(int)", lambda index: self.refresh())
+        self.ui.stagesBox.connect("currentIndexChanged(int)", lambda index: self.refresh())
         self.ui.prepareButton.connect("clicked()", self.prepare)
         self.ui.startButton.connect("clicked()", self.start)
         self.ui.stopButton.connect("clicked()", self.stop)
@@ -122,6 +122,7 @@ class TrainPanel(Panel):
         resumes = any((Path(self._output) / each / "config.json").is_file() for each in ("stage1", "stage2"))
         self.ui.startButton.text = _("Go on") if self._output and resumes else _("Start")
         self.ui.stopButton.enabled = not idle
+        self.ui.objectiveBox.enabled = self._trains_stage_1
         self.ui.prepareButton.enabled = idle
         self.ui.curvesButton.enabled = bool(self._curves)
         self.ui.useModelButton.enabled = self._model is not None
@@ -136,14 +137,26 @@ class TrainPanel(Panel):
     def _output(self) -> str:
         return self.ui.outputEdit.currentPath
 
+    @property
+    def _method(self) -> str:
+        return self.ui.methodBox.itemData(self.ui.methodBox.currentIndex)
+
+    @property
+    def _trains_stage_1(self) -> bool:
+        stages = self.ui.stagesBox.currentIndex
+        return stages == STAGE_1 or (stages == BOTH and self._method in WITH_TEXT)
+
     def _fill_boxes(self) -> None:
         words = {
+            **OBJECTIVES,
+            **METHODS,
             "small": _("small: minutes without a graphics card"),
             "paper": _("paper: as published"),
-            "cps4": _("CPS4"),
-            "mean_teacher": _("Mean teacher"),
-            "mean_teacher_hard": _("Mean teacher, hard labels"),
+            "mean_teacher_hard": _("Mean Teacher, hard labels"),
+            "graphcl_text": _("GraphCL with class prompts"),
             "supervised": _("Labelled images only"),
+            "egma": _("EGMA, class masks as gaze"),
+            "filip": _("EGMA, no gaze (FILIP)"),
             "folder": _("A folder of volumes (images, labels)"),
             "dicom": _("DICOM series"),
             "mrspineseg": "MRSpineSeg",
@@ -154,6 +167,7 @@ class TrainPanel(Panel):
         for box, names in (
             (self.ui.presetBox, PRESETS),
             (self.ui.methodBox, METHODS),
+            (self.ui.objectiveBox, OBJECTIVES),
             (self.ui.schemeBox, SCHEMES),
         ):
             for name in names:
@@ -172,20 +186,22 @@ class TrainPanel(Panel):
         Raises:
             CPS4Error: if it needs a model that is not there.
         """
-        preset, method = (box.itemData(box.currentIndex) for box in (self.ui.presetBox, self.ui.methodBox))
+        preset, objective = (
+            box.itemData(box.currentIndex) for box in (self.ui.presetBox, self.ui.objectiveBox)
+        )
         changes = [each.strip() for each in self.ui.settingsEdit.text.split(";") if each.strip()]
         device = self.logic.device
         common = ["--preset", preset, "--ratio", f"{self.ui.ratioSlider.value / 100:g}", "--device", device]
         common += [part for change in changes for part in ("--set", change)]
         stage_1, stage_2 = Path(self._output) / "stage1", Path(self._output) / "stage2"
         chosen = self.ui.stagesBox.currentIndex
-        first = ["pretrain", self._data, str(stage_1), *common]
+        first = ["pretrain", self._data, str(stage_1), "--objective", objective, *common]
         if chosen == STAGE_1:
             return [first]
-        second = ["train", self._data, str(stage_2), "--method", method, *common]
+        second = ["train", self._data, str(stage_2), "--method", self._method, *common]
         if chosen == GO_ON:
             second += ["--start", str(self._model_under_segment())]
-        if method not in WITH_TEXT:
+        if self._method not in WITH_TEXT:
             return [second]
         if chosen == BOTH:
             return [first, [*second, "--encoders", str(stage_1 / "model")]]

@@ -3,6 +3,7 @@
     python Testing/Benchmarks/experiment.py run --seed 0        one seed: stage 1, every system, its scores
     python Testing/Benchmarks/experiment.py variants --seed 0   the same for what goes beyond the paper
     python Testing/Benchmarks/experiment.py long --seed 0       some of them with three times the steps
+    python Testing/Benchmarks/experiment.py others --seed 0     the other systems of the paper's Table 1
     python Testing/Benchmarks/experiment.py table               the table of all seeds that have run
 
 Every system has the same network, data, augmentation and number of steps. Test cases are segmented and scored at
@@ -57,6 +58,9 @@ ENCODERS = {
         'encoders.vision_options={"patch_size": 5}',
         "pretrain.learning_rate=1e-4",
     ],
+    **{
+        name: [f"pretrain.objective={name}"] for name in ("clip", "medclip", "mgca", "egma", "filip", "dusss")
+    },
 }
 DINOV2 = Path(__file__).parents[3] / "shared/weights/dinov2_small/model.safetensors"
 """Pretrained weights of DINOv2 ViT-S/14 under timm's names, for the stage 1 `dinov2`."""
@@ -124,6 +128,23 @@ LONG = {
     "CPS4, trust, 3 x steps": ("cps4", "paper", [*TRUST, LONGER], RATIO),
 }
 """Whether 1,000 steps are enough to compare."""
+OTHERS = {
+    "BCP": ("bcp", None, [], RATIO),
+    "MC-Net": ("mc_net", None, [], RATIO),
+    "MC-Net+": ("mc_net_plus", None, [], RATIO),
+    "SS-Net": ("ss_net", None, [], RATIO),
+    "UCMT": ("ucmt", None, [], RATIO),
+    "GraphCL": ("graphcl", None, [], RATIO),
+    "GraphCL with class prompts": ("graphcl_text", "paper", [], RATIO),
+    # Text as far as it agrees with validation labels, as in "CPS4, trust, no floor".
+    "CLIP": ("cps4", "clip", [*TRUST, NO_FLOOR], RATIO),
+    "MedCLIP": ("cps4", "medclip", [*TRUST, NO_FLOOR], RATIO),
+    "MGCA": ("cps4", "mgca", [*TRUST, NO_FLOOR], RATIO),
+    "EGMA, class masks as gaze": ("cps4", "egma", [*TRUST, NO_FLOOR], RATIO),
+    "EGMA, no gaze (FILIP)": ("cps4", "filip", [*TRUST, NO_FLOOR], RATIO),
+    "DuSSS": ("dusss", "dusss", [*TRUST, NO_FLOOR], RATIO),
+}
+"""The other systems of Table 1. Stage 1 by another objective is followed by the same stage 2."""
 
 
 def run(folder: Path, seed: int, systems: dict[str, tuple]) -> None:
@@ -282,7 +303,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=["run", "variants", "long", "table"])
+    parser.add_argument("command", choices=["run", "variants", "long", "others", "table"])
     parser.add_argument("--folder", type=Path, default=Path("build/experiment"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--system", help="only the one of this name")
@@ -290,7 +311,7 @@ if __name__ == "__main__":
     if arguments.command == "table":
         print(table())
     else:
-        systems = {"run": SYSTEMS, "variants": VARIANTS, "long": LONG}[arguments.command]
+        systems = {"run": SYSTEMS, "variants": VARIANTS, "long": LONG, "others": OTHERS}[arguments.command]
         if arguments.system is not None:
             systems = {arguments.system: systems[arguments.system]}
         run(arguments.folder, arguments.seed, systems)

@@ -63,6 +63,25 @@ def test_both_stages_then_segment_with_the_result(module, data, tmp_path):
     assert not module.harness.dialogs.errors
 
 
+def test_stage_1_by_another_system(module, data, tmp_path):
+    panel = prepared(module, data, tmp_path / "results")
+    assert panel.ui.objectiveBox.enabled
+    for stages, method, trains_stage_1 in (
+        (BOTH, "supervised", False),
+        (STAGE_2, "cps4", False),
+        (GO_ON, "cps4", False),
+        (STAGE_1, "supervised", True),
+    ):
+        choose(panel.ui.methodBox, method)
+        panel.ui.stagesBox.currentIndex = stages
+        assert panel.ui.objectiveBox.enabled == trains_stage_1
+    choose(panel.ui.objectiveBox, "clip")
+    run(module, panel)
+    assert not module.harness.dialogs.messages
+    card = json.loads((tmp_path / "results/stage1/model/card.json").read_text(encoding="utf-8"))
+    assert card["settings"]["pretrain"]["objective"] == "clip"
+
+
 def test_stop_and_go_on_ends_with_the_weights_of_an_uninterrupted_run(module, data, tmp_path):
     longer = ["train.epochs=12"]
     panel = prepared(module, data, tmp_path / "stopped", longer)

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from CPS4Core.errors import CPS4Error
+from CPS4Core.vision_language.objectives.clip import CLIP
 from CPS4Core.vision_language.objectives.cps4 import CPS4Objective
+from CPS4Core.vision_language.objectives.dusss import DuSSS
+from CPS4Core.vision_language.objectives.egma import EGMA, FILIP
+from CPS4Core.vision_language.objectives.medclip import MedCLIP
+from CPS4Core.vision_language.objectives.mgca import MGCA
 from CPS4Core.vision_language.objectives.objective import Objective
 
-OBJECTIVES: dict[str, type[Objective]] = {"cps4": CPS4Objective}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "cps4": CPS4Objective,
+    "clip": CLIP,
+    "medclip": MedCLIP,
+    "mgca": MGCA,
+    "egma": EGMA,
+    "filip": FILIP,
+    "dusss": DuSSS,
+}
+"""In the order of ``CPS4Core.systems``, which names them for people."""
 
 
 def find_objective(name: str) -> type[Objective]:
