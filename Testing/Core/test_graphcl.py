@@ -81,6 +81,11 @@ def test_the_graphs_match_the_slow_reading_with_its_gradient(make, slow):
         torch.testing.assert_close(mine.grad.double(), other.grad, rtol=1e-3, atol=1e-6)
 
 
+def test_a_slice_alone_is_left_as_it_is():
+    X = torch.randn(1, 6, 3, 4)
+    torch.testing.assert_close(StructureAlignment(6)(X), X)
+
+
 def test_slices_share_features_by_their_structure():
     alignment = StructureAlignment(2)
     alignment.scores = nn.Linear(2, 2, bias=False)
@@ -136,17 +141,25 @@ def test_the_total_is_that_of_bcp_and_a_hundredth_of_the_clustering():
     torch.testing.assert_close(terms["total"], expected)
 
 
-def test_the_student_learns_from_the_clustering_and_is_decoded_without_the_graph():
+def test_the_decoder_sees_aligned_features():
     torch.manual_seed(3)
     method, plain = GraphCL(SETTINGS), BCP(SETTINGS)
     plain.load_state_dict(method.state_dict(), strict=False)
-    terms = []
-    for each in (method, plain):
+    sup = {}
+    for name, each in {"aligned": method, "plain": plain}.items():
         torch.manual_seed(4)
-        terms.append(each(make_batch()))
-    for name in ("sup", "pseudo"):
-        torch.testing.assert_close(terms[0][name], terms[1][name])
-    terms[0]["clustering"].backward()
+        sup[name] = each(make_batch())["sup"].item()
+    assert sup["aligned"] != pytest.approx(sup["plain"], rel=1e-5)
+    method.alignment = nn.Identity()
+    torch.manual_seed(4)
+    assert method(make_batch())["sup"].item() == pytest.approx(sup["plain"], rel=1e-5)
+
+
+def test_what_is_clustered_are_aligned_features():
+    torch.manual_seed(11)
+    method = GraphCL(SETTINGS)
+    method(make_batch())["clustering"].backward()
+    assert method.alignment.scores.weight.grad.abs().sum() > 0
     assert all(each.grad.abs().sum() > 0 for each in method.student.encoder[-1].parameters())
     assert all(each.grad is None for each in method.student.decoder.parameters())
 

@@ -1,8 +1,7 @@
 """GraphCL: BCP with a graph over the slices of a step and clustering within each (Wang et al., 2025).
 
-The paper has the graph in the encoder, so that aligned features are decoded; here they only reach the clustering. A
-network that segments one slice at a time has no graph, and on toy data a student whose decoder was trained with one
-fell behind plain BCP. GraphCL uses no text: ``GraphCLText`` is the form with class prompts.
+Where the paper leaves a size or a scale open, the comment beside it says what was chosen. GraphCL uses no text:
+``GraphCLText`` is the form with class prompts.
 """
 
 from __future__ import annotations
@@ -39,9 +38,10 @@ class GraphCL(BCP):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         mixed = self.mix(batch)
-        encoded = self.student.encode(mixed.images)
-        terms = self.terms(self.student.decoder(encoded), mixed)
-        clustering = self.clustering(self.alignment(encoded[-1]))
+        *finer, X = self.student.encode(mixed.images)
+        Z = self.alignment(X)
+        terms = self.terms(self.student.decoder([*finer, Z]), mixed)
+        clustering = self.clustering(Z)
         return {**terms, "total": terms["total"] + KAPPA * clustering, "clustering": clustering}
 
 
@@ -57,8 +57,8 @@ class GraphCLText(GraphCL):
 class StructureAlignment(nn.Module):
     """Z = D^-1/2 A D^-1/2 X with A = X_sa X_sa^T + I: slices of similar structure share their features.
 
-    The weight of this graph convolution is left to the next one. Learnt here, it makes all locations alike, which the
-    clustering takes for its best solution.
+    The weight of this graph convolution is the decoder's next layer, which is linear. A slice alone is its own graph,
+    with Z = X: so the student that segments one slice at a time needs no graph.
 
     Args:
         channels: of the features.
@@ -71,7 +71,7 @@ class StructureAlignment(nn.Module):
     def forward(self, X: Tensor) -> Tensor:
         """Return Z of the features X, both of shape (slices, channels, h, w)."""
         X_sa = self.scores(X.mean((2, 3))).float().softmax(1)
-        # The paper shows no I. Scores differ little at first, and without I every slice would be their mean.
+        # The paper shows no I. Scores differ little at first, and without I each slice would be the mean of all.
         A = (X_sa @ X_sa.T).float() + torch.eye(len(X), device=X.device)
         return torch.einsum("ij,jchw->ichw", _normalised(A).to(X.dtype), X)
 
