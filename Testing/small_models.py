@@ -16,12 +16,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from transformers import BertConfig, BertModel
 
-from CPS4Core.anatomy import class_prompts
+from CPS4Core.anatomy import NUM_CLASSES, class_prompts
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import Settings, load_settings
 from CPS4Core.events import silent
 from CPS4Core.phantom.data_set import write_phantom_data_set
 from CPS4Core.phantom.phantom import PhantomOptions
+from CPS4Core.segmentation.methods import Batch
 from CPS4Core.training.pretrain import pretrain
 from CPS4Core.training.train import train
 
@@ -32,6 +33,23 @@ MEMORY_ERRORS = [
 ]
 """What CUDA, MPS and the CPU raise where their memory does not suffice."""
 TINY_PHANTOMS = PhantomOptions(slices=(3, 4), pixel_mm=(2.6, 3.2), field_of_view_mm=(270, 300))
+
+
+def random_batch(
+    labelled: int = 2,
+    unlabelled: int = 2,
+    progress: float = 0.5,
+    size: tuple[int, int] = (8, 16),
+    seed: int = 1,
+) -> Batch:
+    """Return a batch of stage 2 of noise and random labels."""
+    random = torch.Generator().manual_seed(seed)
+    return Batch(
+        labelled=torch.randn(labelled, 1, *size, generator=random),
+        labels=torch.randint(NUM_CLASSES, (labelled, *size), generator=random),
+        unlabelled=torch.randn(unlabelled, 1, *size, generator=random),
+        progress=progress,
+    )
 
 
 def write_text_model(folder: Path) -> Path:

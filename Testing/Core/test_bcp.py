@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_models import random_batch
 
 from CPS4Core.anatomy import IGNORE, NUM_CLASSES
 from CPS4Core.config import TrainSettings
@@ -28,13 +29,7 @@ def method():
 
 
 def make_batch(labelled=3, unlabelled=3, progress=0.5):
-    random = torch.Generator().manual_seed(1)
-    return Batch(
-        torch.randn(labelled, 1, *SIZE, generator=random),
-        torch.randint(NUM_CLASSES, (labelled, *SIZE), generator=random),
-        torch.randn(unlabelled, 1, *SIZE, generator=random),
-        progress=progress,
-    )
+    return random_batch(labelled, unlabelled, progress, SIZE)
 
 
 def slow_loss(logits, labels):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_models import random_batch
 from torch import nn
 
 from CPS4Core.anatomy import IGNORE, NUM_CLASSES
@@ -19,21 +20,14 @@ from CPS4Core.segmentation.methods.graphcl import (
     correlation_loss,
     signed_affinity,
 )
-from CPS4Core.segmentation.methods.method import Batch
 
 SIZE = 12, 24
 SETTINGS = TrainSettings(widths=(4, 8), method="graphcl")
 
 
 def make_batch(labelled=2, unlabelled=2, progress=0.5):
-    random = torch.Generator().manual_seed(1)
-    return Batch(
-        torch.randn(labelled, 1, *SIZE, generator=random),
-        torch.randint(NUM_CLASSES, (labelled, *SIZE), generator=random),
-        torch.randn(unlabelled, 1, *SIZE, generator=random),
-        text_maps=torch.rand(unlabelled, NUM_CLASSES, *SIZE, generator=random) > 0.9,
-        progress=progress,
-    )
+    text_maps = torch.rand(unlabelled, NUM_CLASSES, *SIZE, generator=torch.Generator().manual_seed(2)) > 0.9
+    return replace(random_batch(labelled, unlabelled, progress, SIZE), text_maps=text_maps)
 
 
 def slow_alignment(alignment, X):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_models import random_batch
 
 from CPS4Core.anatomy import IGNORE
 from CPS4Core.config import TrainSettings
@@ -11,16 +12,6 @@ from CPS4Core.segmentation.methods.method import Batch
 from CPS4Core.segmentation.pseudo_labels import ramp
 
 SETTINGS = TrainSettings(widths=(4, 8))
-
-
-def random_batch(n=2, m=2, progress=1.0, seed=0):
-    random = torch.Generator().manual_seed(seed)
-    return Batch(
-        labelled=torch.randn(n, 1, 8, 16, generator=random),
-        labels=torch.randint(20, (n, 8, 16), generator=random),
-        unlabelled=torch.randn(m, 1, 8, 16, generator=random),
-        progress=progress,
-    )
 
 
 def new(method, settings=SETTINGS):
@@ -92,7 +83,7 @@ def test_the_loss_is_the_dice_of_every_decoder_and_their_consistency_on_all_slic
     method, decoders, renormalise
 ):
     module = new(method, TrainSettings(widths=(4, 8), mc_net_renormalise=renormalise))
-    batch = random_batch(n=2, m=3, progress=0.4)
+    batch = random_batch(2, 3, progress=0.4)
     terms = module(batch)
     encoded = module.student.encode(torch.cat([batch.labelled, batch.unlabelled]))
     logits = [decoder(encoded) for decoder in [module.student.decoder, *module.decoders]]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from small_models import random_batch
 from torch import nn
 
 from CPS4Core.anatomy import IGNORE
@@ -18,16 +19,6 @@ from CPS4Core.segmentation.pseudo_labels import ramp
 from CPS4Core.segmentation.vat import adversarial_distance, soft_dice_distance
 
 SETTINGS = TrainSettings(widths=(4, 8))
-
-
-def random_batch(n=2, m=2, progress=1.0, seed=0):
-    random = torch.Generator().manual_seed(seed)
-    return Batch(
-        labelled=torch.randn(n, 1, 8, 16, generator=random),
-        labels=torch.randint(20, (n, 8, 16), generator=random),
-        unlabelled=torch.randn(m, 1, 8, 16, generator=random),
-        progress=progress,
-    )
 
 
 def new():
@@ -253,7 +244,7 @@ def test_the_loss_is_the_dice_and_the_weighted_unsupervised_terms(monkeypatch):
 
     monkeypatch.setattr(ss_net, "adversarial_distance", lambda network, images, p: p.sum() * 0 + 7)
     monkeypatch.setattr(ClassMemory, "distance", distance)
-    module, batch = new(), random_batch(n=2, m=3, progress=0.4)
+    module, batch = new(), random_batch(2, 3, progress=0.4)
     terms = module(batch)
     y = module.student(torch.cat([batch.labelled, batch.unlabelled]))
     torch.testing.assert_close(terms["sup"], dice_loss(y[:2], batch.labels))
