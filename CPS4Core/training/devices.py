@@ -13,7 +13,7 @@ Precision = Literal["no", "bf16"]
 
 NO_MEMORY = (
     "The device has not enough memory.",
-    "Close other programs that use it, or choose the device `cpu`, which is slower.",
+    "Close other programs that use it, or compute on the processor (`cpu`), which is slower.",
 )
 """Problem and remedy, where taking less at once does not help."""
 
