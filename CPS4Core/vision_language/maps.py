@@ -35,7 +35,8 @@ def otsu_thresholds(attention: Tensor) -> Tensor:
     Returns:
         Thresholds, float32, shape (classes,). A constant map gets its own value, so that nothing exceeds it.
     """
-    maps = attention.detach().float().cpu().numpy()
+    # In float32 a map that is all but constant has no room for the bins.
+    maps = attention.detach().cpu().double().numpy()
     thresholds = [threshold_otsu(each, nbins=OTSU_BINS) for each in maps]
     return torch.from_numpy(np.asarray(thresholds, dtype=np.float32)).to(attention.device)
 

@@ -49,6 +49,15 @@ def test_binary_maps_find_the_bright_block_of_each_class():
     assert not maps[2].any()  # a constant map has no foreground
 
 
+def test_a_map_that_is_all_but_constant_has_a_threshold():
+    step = torch.finfo(torch.float32).eps / 2  # between neighbouring float32 numbers below one
+    attention = torch.full((1, 8, 8), 0.6)
+    attention[:, :3] += 40 * step
+    assert binary_maps(attention, (8, 8)).equal(attention > 0.6 + 20 * step)
+    attention[:, :3] = 0.6 + step
+    assert not binary_maps(attention, (8, 8))[:, 3:].any()
+
+
 def test_merging_takes_the_largest_attention_among_the_maps_that_are_set():
     attention = torch.tensor([0.9, 0.4, 0.6, 0.8]).reshape(4, 1, 1).repeat(1, 1, 4)
     binary = torch.tensor(
