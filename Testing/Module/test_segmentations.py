@@ -55,6 +55,16 @@ def test_masks_are_those_that_slicer_reads(module, segmentations, volume, node, 
         assert np.array_equal(slicers_mask(module, node, name, volume), masks[name])
 
 
+def test_writing_a_mask_leaves_the_volume_as_it_is(module, segmentations, volume, node):
+    # Of the type of a mask, so that its memory could be taken for the mask's.
+    voxels = np.arange(np.prod(SHAPE), dtype=np.uint8).reshape(SHAPE)
+    module.slicer.util.updateVolumeFromArray(volume, voxels)
+    node.GetSegmentation().AddEmptySegment("L4", "L4")
+    segmentations.set_mask(node, "L4", block(1, 2, 3), volume)
+    assert np.array_equal(module.slicer.util.arrayFromVolume(volume), voxels)
+    assert np.array_equal(segmentations.mask_of(node, "L4", volume), block(1, 2, 3))
+
+
 def test_slicers_own_writing_is_read(module, segmentations, volume, node):
     mask = block(6, 0, 5)
     for name in ("L4", "L5"):
