@@ -35,6 +35,19 @@ MEMORY_ERRORS = [
 TINY_PHANTOMS = PhantomOptions(slices=(3, 4), pixel_mm=(2.6, 3.2), field_of_view_mm=(270, 300))
 
 
+class StopAt(Cancellation):
+    """Asks to stop once the loop has looked ``looks`` times."""
+
+    def __init__(self, looks):
+        super().__init__()
+        self.looks = looks
+
+    @property
+    def requested(self):
+        self.looks -= 1
+        return self.looks < 0
+
+
 def random_batch(
     labelled: int = 2,
     unlabelled: int = 2,

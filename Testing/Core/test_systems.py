@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from small_models import tiny_changes
+from small_models import StopAt, tiny_changes
 
 from CPS4Core import systems
 from CPS4Core.cancellation import Cancellation
@@ -19,19 +19,6 @@ from CPS4Core.vision_language.objectives import OBJECTIVES
 from CPS4Core.weights import load_weights
 
 STEPS = 6
-
-
-class StopBefore(Cancellation):
-    """Asks to stop before a step."""
-
-    def __init__(self, step):
-        super().__init__()
-        self.left = step
-
-    @property
-    def requested(self):
-        self.left -= 1
-        return self.left < 0
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +56,7 @@ def test_every_method_trains_and_resumes_to_the_same_bits(
 
     run("whole", Cancellation())
     with pytest.raises(Cancelled):
-        run("stopped", StopBefore(STEPS // 2))
+        run("stopped", StopAt(STEPS // 2))
     run("stopped", Cancellation())
     assert_trained_alike(tmp_path / "whole", tmp_path / "stopped")
 
@@ -86,6 +73,6 @@ def test_every_objective_trains_and_resumes_to_the_same_bits(
 
     run("whole", Cancellation())
     with pytest.raises(Cancelled):
-        run("stopped", StopBefore(2))
+        run("stopped", StopAt(2))
     run("stopped", Cancellation())
     assert_trained_alike(tmp_path / "whole", tmp_path / "stopped")

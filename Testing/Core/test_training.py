@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_models import MEMORY_ERRORS
+from small_models import MEMORY_ERRORS, StopAt
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import load_settings, parse_settings
@@ -28,19 +28,6 @@ from CPS4Core.training.train import train
 from CPS4Core.weights import load_weights
 
 CPU = torch.device("cpu")
-
-
-class StopAt(Cancellation):
-    """Asks to stop once the loop has looked ``looks`` times."""
-
-    def __init__(self, looks):
-        super().__init__()
-        self.looks = looks
-
-    @property
-    def requested(self):
-        self.looks -= 1
-        return self.looks < 0
 
 
 def changed(settings, **groups):
