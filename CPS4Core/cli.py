@@ -410,7 +410,7 @@ def _print_agreement(found: dict[int, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from CPS4Core.anatomy import HEAD_TO_TAIL, short_name
+    from CPS4Core.class_table import HEAD_TO_TAIL, short_name
 
     table = Table("Structure", "Confidence", "Network", "Teacher", "Class prompts")
     for label in HEAD_TO_TAIL:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
-from CPS4Core.anatomy import PROMPT_TEMPLATE
+from CPS4Core.class_table import PROMPT_TEMPLATE
 from CPS4Core.errors import CPS4Error
 
 

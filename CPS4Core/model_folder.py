@@ -23,7 +23,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from CPS4Core import __version__
-from CPS4Core.anatomy import NUM_CLASSES, STRUCTURES
+from CPS4Core.class_table import NUM_CLASSES, STRUCTURES
 from CPS4Core.config import Settings, parse_settings
 from CPS4Core.errors import CPS4Error
 from CPS4Core.files import read_json, write_json

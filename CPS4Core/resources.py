@@ -1,4 +1,4 @@
-"""The class table as Slicer reads it: a colour table and a terminology, made from ``anatomy``.
+"""The class table as Slicer reads it: a colour table and a terminology, made from ``class_table``.
 
 python -m CPS4Core.resources Resources
 """
@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL, TERMINOLOGY
+from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, TERMINOLOGY
 
 
 def color_table() -> str:

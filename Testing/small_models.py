@@ -16,8 +16,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from transformers import BertConfig, BertModel
 
-from CPS4Core.anatomy import NUM_CLASSES, class_prompts
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.class_table import NUM_CLASSES, class_prompts
 from CPS4Core.config import Settings, load_settings
 from CPS4Core.events import silent
 from CPS4Core.phantom.data_set import write_phantom_data_set

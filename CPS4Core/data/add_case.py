@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from CPS4Core.anatomy import BACKGROUND, IGNORE
+from CPS4Core.class_table import BACKGROUND, IGNORE
 from CPS4Core.data.dataset import CHANNEL, Case, DataSet, open_data_set
 from CPS4Core.data.geometry import check_sagittal
 from CPS4Core.data.splits import FILE, read_splits

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from CPS4Core.anatomy import BACKGROUND
+from CPS4Core.class_table import BACKGROUND
 from CPS4Core.config import AugmentSettings
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from CPS4Core.anatomy import STRUCTURES
+from CPS4Core.class_table import STRUCTURES
 from CPS4Core.data.volumes import IMAGE_SUFFIXES, case_name
 from CPS4Core.errors import CPS4Error
 from CPS4Core.files import read_json, write_json

@@ -19,7 +19,7 @@ from scipy.interpolate import make_interp_spline
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
-from CPS4Core.anatomy import BACKGROUND
+from CPS4Core.class_table import BACKGROUND
 from CPS4Core.config import InputSettings
 from CPS4Core.data.best_classes import best_classes
 from CPS4Core.errors import CPS4Error

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import SimpleITK as sitk
 
-from CPS4Core.anatomy import BACKGROUND, IGNORE, NUM_CLASSES
+from CPS4Core.class_table import BACKGROUND, IGNORE, NUM_CLASSES
 from CPS4Core.data.geometry import stack_axes
 from CPS4Core.errors import CPS4Error
 

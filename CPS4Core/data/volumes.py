@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from CPS4Core.anatomy import IGNORE, NUM_CLASSES
+from CPS4Core.class_table import IGNORE, NUM_CLASSES
 from CPS4Core.data.dicom import read_series
 from CPS4Core.data.nifti import check_nifti_is_whole
 from CPS4Core.errors import CPS4Error

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL
+from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL
 from CPS4Core.data.volumes import read_image, read_volume
 from CPS4Core.errors import CPS4Error
 from CPS4Core.files import written_aside

@@ -11,7 +11,7 @@ import pandas as pd
 import SimpleITK as sitk
 import torch
 
-from CPS4Core.anatomy import HEAD_TO_TAIL, short_name
+from CPS4Core.class_table import HEAD_TO_TAIL, short_name
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.data.volumes import case_name, read_image, read_labels, read_volume
 from CPS4Core.evaluation.figures import curves, fullest_slice, overlay

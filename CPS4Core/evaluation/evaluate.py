@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 
-from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL, IGNORE
+from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, IGNORE
 from CPS4Core.data.volumes import IMAGE_SUFFIXES, case_name, read_labels
 from CPS4Core.errors import CPS4Error
 from CPS4Core.evaluation.metrics import level_agreement, overlap, surface_distances

@@ -19,7 +19,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL, NUM_CLASSES
+from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, NUM_CLASSES
 
 INK, PAPER, MUTED = "#e8e6e3", "#16181c", "#9aa0a6"
 ATTENTION_COLORS = "inferno"

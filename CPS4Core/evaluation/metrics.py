@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects
 
-from CPS4Core.anatomy import BACKGROUND, IGNORE, NUM_CLASSES
+from CPS4Core.class_table import BACKGROUND, IGNORE, NUM_CLASSES
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from CPS4Core.anatomy import NUM_CLASSES
+from CPS4Core.class_table import NUM_CLASSES
 from CPS4Core.vision_language.maps import gate_absent, merge_maps, otsu_thresholds, threshold_maps, upsample
 from CPS4Core.vision_language.model import ClassPromptModel
 

@@ -11,8 +11,8 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from CPS4Core.anatomy import BY_LABEL, NUM_CLASSES
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.class_table import BY_LABEL, NUM_CLASSES
 from CPS4Core.data.geometry import SliceGrid, check_sagittal
 from CPS4Core.data.volumes import read_image, read_labels
 from CPS4Core.evaluation.text_maps import text_labels

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from CPS4Core.anatomy import HEAD_TO_TAIL, short_name
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.class_table import HEAD_TO_TAIL, short_name
 from CPS4Core.data.geometry import check_sagittal
 from CPS4Core.data.volumes import case_name, read_image, read_labels
 from CPS4Core.evaluation.figures import PromptPanel, attention_panel, fullest_slice

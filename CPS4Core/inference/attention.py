@@ -10,8 +10,8 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from CPS4Core.anatomy import find_label
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.class_table import find_label
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.model_folder import card_settings, load_encoders, read_card
 from CPS4Core.vision_language.maps import otsu_thresholds, threshold_maps, upsample

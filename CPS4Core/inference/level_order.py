@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import label as connected
 
-from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL, NUM_CLASSES
+from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, NUM_CLASSES
 
 BONES = frozenset(label for label, structure in BY_LABEL.items() if structure.kind != "disc")
 DISCS = frozenset(BY_LABEL) - BONES

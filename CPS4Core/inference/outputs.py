@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL, Structure, segment_id, terminology_entry
+from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, Structure, segment_id, terminology_entry
 from CPS4Core.errors import CPS4Error
 from CPS4Core.files import as_user_error, written_aside
 

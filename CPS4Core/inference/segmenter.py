@@ -11,8 +11,8 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from CPS4Core.anatomy import BACKGROUND, NUM_CLASSES
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.class_table import BACKGROUND, NUM_CLASSES
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Reporter, Warned, silent

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
-from CPS4Core.anatomy import BACKGROUND
+from CPS4Core.class_table import BACKGROUND
 from CPS4Core.phantom.anatomy import Element, Patient
 
 SUB_SLICES = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, distributed
 
-from CPS4Core.anatomy import IGNORE
+from CPS4Core.class_table import IGNORE
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

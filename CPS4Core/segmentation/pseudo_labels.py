@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from CPS4Core.anatomy import IGNORE
+from CPS4Core.class_table import IGNORE
 
 TargetKind = Literal["hard", "literal", "normalised"]
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from CPS4Core.anatomy import NUM_CLASSES
+from CPS4Core.class_table import NUM_CLASSES
 from CPS4Core.segmentation.batch_norm import BatchNorm2d
 
 

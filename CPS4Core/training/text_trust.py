@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from CPS4Core.anatomy import BACKGROUND, NUM_CLASSES
+from CPS4Core.class_table import BACKGROUND, NUM_CLASSES
 
 
 def measure_text_trust(

@@ -10,8 +10,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from CPS4Core.anatomy import BACKGROUND, NUM_CLASSES, short_name
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.class_table import BACKGROUND, NUM_CLASSES, short_name
 from CPS4Core.config import Settings
 from CPS4Core.data.augment import Augmentation, draw
 from CPS4Core.errors import CPS4Error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from CPS4Core.anatomy import BACKGROUND, IGNORE, NUM_CLASSES, class_name
+from CPS4Core.class_table import BACKGROUND, IGNORE, NUM_CLASSES, class_name
 
 
 def present_classes(labels: Tensor) -> Tensor:

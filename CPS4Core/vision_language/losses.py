@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from CPS4Core.anatomy import IGNORE, NUM_CLASSES
+from CPS4Core.class_table import IGNORE, NUM_CLASSES
 
 EPSILON = 1e-6
 

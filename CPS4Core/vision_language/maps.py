@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
-from CPS4Core.anatomy import BACKGROUND
+from CPS4Core.class_table import BACKGROUND
 
 OTSU_BINS = 256
 ABSENT = 2.0

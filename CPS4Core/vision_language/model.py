@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from CPS4Core.anatomy import class_prompts
+from CPS4Core.class_table import class_prompts
 from CPS4Core.config import EncoderSettings
 from CPS4Core.errors import CPS4Error
 from CPS4Core.vision_language.encoders import (

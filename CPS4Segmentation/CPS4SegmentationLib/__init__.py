@@ -1,6 +1,6 @@
 """The parts of the module: one file a panel, and what the panels share.
 
-Importing it makes the light modules of the engine (``CPS4Core.anatomy``, ``events``, ``errors``) importable. An
+Importing it makes the light modules of the engine (``CPS4Core.class_table``, ``events``, ``errors``) importable. An
 installed extension has ``CPS4Core`` beside this folder; a plain checkout has it one folder up.
 """
 
@@ -19,7 +19,7 @@ ENGINE_FOLDER = next(
     (
         folder
         for folder in (_MODULE_FOLDER, _MODULE_FOLDER.parent)
-        if (folder / "CPS4Core" / "anatomy.py").is_file()
+        if (folder / "CPS4Core" / "class_table.py").is_file()
     ),
     _MODULE_FOLDER,
 )

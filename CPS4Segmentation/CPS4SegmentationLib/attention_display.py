@@ -6,7 +6,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from CPS4Core.anatomy import BY_LABEL
+from CPS4Core.class_table import BY_LABEL
 from CPS4SegmentationLib.parameters import Parameters
 
 COLOURS = "vtkMRMLColorTableNodeFileInferno.txt"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from CPS4Core.anatomy import HEAD_TO_TAIL, short_name
+from CPS4Core.class_table import HEAD_TO_TAIL, short_name
 from CPS4Core.events import Artifact
 
 PRESENT = 0.5

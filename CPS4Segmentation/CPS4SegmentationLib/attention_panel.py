@@ -11,7 +11,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from CPS4Core.anatomy import BACKGROUND, BY_LABEL, class_name, find_label, short_name
+from CPS4Core.class_table import BACKGROUND, BY_LABEL, class_name, find_label, short_name
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Event, Failed, Finished, Progress
 from CPS4SegmentationLib.attention_display import (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL, Structure, find_label
+from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, Structure, find_label
 
 BONE_TO_BONE = 2
 """Steps on the ladder from one vertebra to the next: bones and discs alternate."""

@@ -10,7 +10,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL, short_name
+from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, short_name
 from CPS4Core.errors import CPS4Error
 from CPS4SegmentationLib import exports
 from CPS4SegmentationLib.level_changes import LevelChanges

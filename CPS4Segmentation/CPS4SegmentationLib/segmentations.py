@@ -12,7 +12,7 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
-from CPS4Core.anatomy import segment_id
+from CPS4Core.class_table import segment_id
 from CPS4Core.errors import CPS4Error
 from CPS4SegmentationLib.review import Finding, review
 

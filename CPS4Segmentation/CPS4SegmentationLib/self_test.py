@@ -15,7 +15,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from CPS4Core.anatomy import BY_LABEL, find_label
+from CPS4Core.class_table import BY_LABEL, find_label
 from CPS4SegmentationLib import exports
 from CPS4SegmentationLib.attention_display import AttentionDisplay
 from CPS4SegmentationLib.level_changes import LevelChanges, name_segment

@@ -26,8 +26,8 @@ import pandas as pd
 import SimpleITK as sitk
 import torch
 
-from CPS4Core.anatomy import NUM_CLASSES, short_name
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.class_table import NUM_CLASSES, short_name
 from CPS4Core.config import load_settings
 from CPS4Core.data.dataset import open_data_set
 from CPS4Core.data.geometry import SliceGrid

@@ -12,8 +12,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from CPS4Core.anatomy import STRUCTURES, short_name
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.class_table import STRUCTURES, short_name
 from CPS4Core.config import InputSettings
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.errors import Cancelled, CPS4Error

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from CPS4Core.anatomy import IGNORE
+from CPS4Core.class_table import IGNORE
 from CPS4Core.vision_language.losses import pixel_attention_loss, token_attention_loss, token_masks
 
 

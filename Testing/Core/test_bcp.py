@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_models import random_batch
 
-from CPS4Core.anatomy import IGNORE, NUM_CLASSES
+from CPS4Core.class_table import IGNORE, NUM_CLASSES
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.methods.bcp import (
     ALPHA,

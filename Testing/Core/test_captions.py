@@ -2,7 +2,7 @@
 
 import torch
 
-from CPS4Core.anatomy import IGNORE
+from CPS4Core.class_table import IGNORE
 from CPS4Core.vision_language.captions import caption, present_classes, same_caption
 
 

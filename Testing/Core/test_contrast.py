@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from CPS4Core.anatomy import IGNORE
+from CPS4Core.class_table import IGNORE
 from CPS4Core.vision_language.captions import present_classes
 from CPS4Core.vision_language.contrast import (
     LearnableScale,

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from CPS4Core.anatomy import IGNORE, class_name
+from CPS4Core.class_table import IGNORE, class_name
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.losses import cross_entropy
 from CPS4Core.segmentation.methods.dusss import DuSSSSegmentation, merge

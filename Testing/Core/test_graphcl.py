@@ -7,7 +7,7 @@ import torch
 from small_models import random_batch
 from torch import nn
 
-from CPS4Core.anatomy import IGNORE, NUM_CLASSES
+from CPS4Core.class_table import IGNORE, NUM_CLASSES
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.methods.bcp import BCP, largest_components
 from CPS4Core.segmentation.methods.graphcl import (

@@ -14,8 +14,8 @@ import SimpleITK as sitk
 import torch
 from small_models import MEMORY_ERRORS
 
-from CPS4Core.anatomy import BY_LABEL
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.class_table import BY_LABEL
 from CPS4Core.errors import CPS4Error
 from CPS4Core.evaluation.evaluate import evaluate
 from CPS4Core.events import Artifact, Failed, Finished, Started, parse

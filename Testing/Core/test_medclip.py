@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from CPS4Core.anatomy import IGNORE, class_prompts
+from CPS4Core.class_table import IGNORE, class_prompts
 from CPS4Core.vision_language.model import build_model
 from CPS4Core.vision_language.objectives.medclip import MedCLIP
 

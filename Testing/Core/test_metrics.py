@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from CPS4Core.anatomy import IGNORE
+from CPS4Core.class_table import IGNORE
 from CPS4Core.evaluation.metrics import level_agreement, mean_scores, overlap, surface_distances
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from CPS4Core.anatomy import IGNORE
+from CPS4Core.class_table import IGNORE
 from CPS4Core.vision_language.model import build_model
 from CPS4Core.vision_language.objectives.mgca import (
     MGCA,

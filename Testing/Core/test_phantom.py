@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL
+from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL
 from CPS4Core.config import InputSettings
 from CPS4Core.data.dataset import open_data_set
 from CPS4Core.data.geometry import SliceGrid

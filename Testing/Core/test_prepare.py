@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from CPS4Core.anatomy import IGNORE
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.class_table import IGNORE
 from CPS4Core.data.label_schemes import SCHEMES, spider, spineps, totalspineseg
 from CPS4Core.data.prepare import prepare_data_set
 from CPS4Core.data.volumes import read_image, read_labels

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from CPS4Core.anatomy import STRUCTURES
+from CPS4Core.class_table import STRUCTURES
 from CPS4Core.resources import FILES
 
 FOLDER = Path(__file__).parents[2] / "Resources"

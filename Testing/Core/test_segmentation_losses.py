@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from CPS4Core.anatomy import IGNORE
+from CPS4Core.class_table import IGNORE
 from CPS4Core.segmentation.losses import cross_entropy, dice_loss
 from CPS4Core.segmentation.pseudo_labels import MeanTeacher, enhance, keep_confident, ramp
 

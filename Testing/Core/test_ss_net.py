@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from small_models import random_batch
 from torch import nn
 
-from CPS4Core.anatomy import IGNORE
+from CPS4Core.class_table import IGNORE
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation import class_memory, vat
 from CPS4Core.segmentation.batch_norm import BatchNorm2d

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from CPS4Core.anatomy import NUM_CLASSES
+from CPS4Core.class_table import NUM_CLASSES
 from CPS4Core.config import load_settings
 from CPS4Core.segmentation.methods import Batch, find_method
 from CPS4Core.segmentation.pseudo_labels import enhance

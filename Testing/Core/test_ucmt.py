@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from CPS4Core.anatomy import IGNORE, NUM_CLASSES
+from CPS4Core.class_table import IGNORE, NUM_CLASSES
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.methods.method import Batch
 from CPS4Core.segmentation.methods.ucmt import UCMT, by_uncertainty, replace_patches

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from CPS4Core.anatomy import HEAD_TO_TAIL, short_name
+from CPS4Core.class_table import HEAD_TO_TAIL, short_name
 
 CLASSES = [*(short_name(label) for label in HEAD_TO_TAIL), short_name(0)]
 """The rows of the table."""

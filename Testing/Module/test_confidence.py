@@ -7,7 +7,7 @@ import shutil
 import psutil
 import pytest
 
-from CPS4Core.anatomy import BY_LABEL
+from CPS4Core.class_table import BY_LABEL
 
 
 @pytest.fixture

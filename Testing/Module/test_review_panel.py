@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 from module_under_test import names_of
 
-from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL, short_name, terminology_entry
+from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, short_name, terminology_entry
 
 LEVELS = ["T12", "T12/L1", "L1", "L1/L2", "L2", "L2/L3", "L3"]
 

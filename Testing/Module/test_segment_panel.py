@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 from module_under_test import Module
 
-from CPS4Core.anatomy import BY_LABEL, HEAD_TO_TAIL, find_label, terminology_entry
+from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, find_label, terminology_entry
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import torch
 from skimage.measure import label as connected
 from torch import Tensor
 
-from CPS4Core.anatomy import BACKGROUND, IGNORE
+from CPS4Core.class_table import BACKGROUND, IGNORE
 from CPS4Core.segmentation.losses import cross_entropy, dice_loss
 from CPS4Core.segmentation.methods.method import Batch, TaughtMethod
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from CPS4Core.anatomy import NUM_CLASSES
+from CPS4Core.class_table import NUM_CLASSES
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.methods.bcp import BCP
 from CPS4Core.segmentation.methods.method import Batch

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from CPS4Core.anatomy import BACKGROUND, NUM_CLASSES
+from CPS4Core.class_table import BACKGROUND, NUM_CLASSES
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.batch_norm import BatchNorm2d
 from CPS4Core.segmentation.class_memory import ClassMemory

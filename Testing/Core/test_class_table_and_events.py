@@ -2,7 +2,7 @@
 
 import pytest
 
-from CPS4Core.anatomy import (
+from CPS4Core.class_table import (
     BY_LABEL,
     HEAD_TO_TAIL,
     NUM_CLASSES,
