@@ -122,7 +122,7 @@ def pretrain(
     """Stage 1: couple each class prompt with its structure, on the labelled images."""
 
     def job(report: Reporter, cancellation: Cancellation) -> None:
-        from CPS4Core.training.devices import choose_device
+        from CPS4Core.devices import choose_device
         from CPS4Core.training.pretrain import pretrain as run_pretrain
 
         run_pretrain(
@@ -163,7 +163,7 @@ def train(
     """Stage 2: learn to segment from labelled and unlabelled images."""
 
     def job(report: Reporter, cancellation: Cancellation) -> None:
-        from CPS4Core.training.devices import choose_device
+        from CPS4Core.devices import choose_device
         from CPS4Core.training.train import train as run_train
 
         run_train(
@@ -197,9 +197,9 @@ def segment(
     """Segment volumes. A bad one is skipped and listed at the end."""
 
     def job(report: Reporter, cancellation: Cancellation) -> int:
+        from CPS4Core.devices import choose_device
         from CPS4Core.inference.batch import find_jobs, segment_all
         from CPS4Core.inference.segmenter import Segmenter
-        from CPS4Core.training.devices import choose_device
 
         jobs = find_jobs(source, target, suffix)
         segmenter = Segmenter(model, choose_device(device), report)
@@ -232,8 +232,8 @@ def attend(
     """Write the attention map and the binary map of class prompts, and a figure of them."""
 
     def job(report: Reporter, cancellation: Cancellation) -> None:
+        from CPS4Core.devices import choose_device
         from CPS4Core.inference.attend import attend_volume
-        from CPS4Core.training.devices import choose_device
 
         attend_volume(source, target, model, prompts, labels, choose_device(device), report, cancellation)
 
@@ -251,9 +251,9 @@ def check(
     """Show how sure a model is of each structure of a segmentation: network, teacher and class prompts."""
 
     def job(report: Reporter, cancellation: Cancellation) -> None:
+        from CPS4Core.devices import choose_device
         from CPS4Core.inference.agreement import Checker, check_files
         from CPS4Core.inference.segmenter import Segmenter
-        from CPS4Core.training.devices import choose_device
 
         checker = Checker.of(model, Segmenter(model, choose_device(device), report))
         found = check_files(checker, source, labels, report, cancellation)
@@ -328,8 +328,8 @@ def demo(
     """The whole journey on synthetic spines: prepare, both stages, segment, evaluate, and a report."""
 
     def job(report: Reporter, cancellation: Cancellation) -> None:
-        from CPS4Core.demo.journey import run_demo
-        from CPS4Core.training.devices import choose_device
+        from CPS4Core.demo.run import run_demo
+        from CPS4Core.devices import choose_device
 
         run_demo(output, sample, choose_device(device), report, cancellation)
 
@@ -376,7 +376,7 @@ def _run(job: Callable[[Reporter, Cancellation], Any], events: bool) -> None:
             report(Failed(error.problem, error.remedy, None if error.path is None else str(error.path)))
             code = 1
         except Exception as error:
-            from CPS4Core.training.devices import NO_MEMORY, is_out_of_memory
+            from CPS4Core.devices import NO_MEMORY, is_out_of_memory
 
             log_file = _write_log()
             unexpected = ("Something unexpected went wrong.", f"The details are in {log_file}.")

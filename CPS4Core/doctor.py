@@ -13,8 +13,8 @@ import torch
 
 from CPS4Core import __version__
 from CPS4Core.config import EncoderSettings, Settings
+from CPS4Core.devices import choose_device, choose_precision
 from CPS4Core.errors import CPS4Error
-from CPS4Core.training.devices import choose_device, choose_precision
 
 PACKAGES = (
     "torch",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,16 +13,14 @@ import torch
 from CPS4Core.class_table import HEAD_TO_TAIL, short_name
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.data.volumes import case_name, read_image, read_labels, read_volume
-from CPS4Core.evaluation.figures import curves, fullest_slice, overlay
-from CPS4Core.evaluation.report import Report
+from CPS4Core.demo.journey import Journey
+from CPS4Core.demo.report import Report
+from CPS4Core.figures import curves, fullest_slice, overlay
 from CPS4Core.files import written_aside
 from CPS4Core.inference.attend import draw_panel
 from CPS4Core.inference.attention import AttentionMapper
 from CPS4Core.model_folder import read_card
 from CPS4Core.training.run_folder import read_curves
-
-if TYPE_CHECKING:
-    from CPS4Core.demo.journey import Journey
 
 LOSSES = {
     "total": "total",

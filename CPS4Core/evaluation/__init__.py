@@ -1,1 +1,1 @@
-"""Dice, IoU, surface distances, level accuracy, tables and figures."""
+"""Dice, IoU, surface distances, level accuracy and their tables."""

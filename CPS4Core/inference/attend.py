@@ -12,8 +12,8 @@ from CPS4Core.cancellation import Cancellation
 from CPS4Core.class_table import HEAD_TO_TAIL, short_name
 from CPS4Core.data.geometry import check_sagittal
 from CPS4Core.data.volumes import case_name, read_image, read_labels
-from CPS4Core.evaluation.figures import PromptPanel, attention_panel, fullest_slice
 from CPS4Core.events import Artifact, Finished, Progress, Reporter
+from CPS4Core.figures import PromptPanel, attention_panel, fullest_slice
 from CPS4Core.files import written_aside
 from CPS4Core.inference.attention import AttentionMapper, EncodedVolume
 from CPS4Core.inference.outputs import write_map, write_segmentation

@@ -14,11 +14,11 @@ from torch import Tensor
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.class_table import BACKGROUND, NUM_CLASSES
 from CPS4Core.data.geometry import SliceGrid
+from CPS4Core.devices import choose_precision, is_out_of_memory, memory_format
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Reporter, Warned, silent
 from CPS4Core.inference.level_order import relabel_by_order
 from CPS4Core.model_folder import NETWORK, card_settings, hash_of, load_network, read_card
-from CPS4Core.training.devices import choose_precision, is_out_of_memory, memory_format
 
 T = TypeVar("T")
 

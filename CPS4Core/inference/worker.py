@@ -30,6 +30,7 @@ from typing import Any
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.data.geometry import check_sagittal
 from CPS4Core.data.volumes import read_image
+from CPS4Core.devices import NO_MEMORY, choose_device, is_out_of_memory
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Artifact, Event, Failed, Finished, Progress, Reporter, Started
 from CPS4Core.files import written_aside
@@ -39,7 +40,6 @@ from CPS4Core.inference.batch import Job, segment_one
 from CPS4Core.inference.outputs import write_map, write_segmentation
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import ENCODERS, NETWORK, has, read_card
-from CPS4Core.training.devices import NO_MEMORY, choose_device, is_out_of_memory
 
 log = logging.getLogger(__name__)
 

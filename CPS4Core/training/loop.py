@@ -21,12 +21,12 @@ from torch import Tensor
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import Settings
+from CPS4Core.devices import choose_precision, is_out_of_memory
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Artifact, Event, Finished, Metric, Progress, Warned
 from CPS4Core.files import written_aside
 from CPS4Core.model_folder import Weights
 from CPS4Core.training.checkpoint import load_checkpoint, save_checkpoint
-from CPS4Core.training.devices import choose_precision, is_out_of_memory
 from CPS4Core.training.run_folder import RunFolder
 from CPS4Core.training.stage import Stage
 

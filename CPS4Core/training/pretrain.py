@@ -13,11 +13,11 @@ from torch import Tensor
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import Settings
 from CPS4Core.data.augment import draw
-from CPS4Core.evaluation.figures import fullest_slice, overlay
-from CPS4Core.evaluation.text_maps import text_labels
+from CPS4Core.devices import make_deterministic
+from CPS4Core.vision_language.maps import text_labels
 from CPS4Core.events import Metric, Reporter, Started
+from CPS4Core.figures import fullest_slice, overlay
 from CPS4Core.model_folder import ENCODERS, Weights, new_card, write_text_architecture, write_weights
-from CPS4Core.training.devices import make_deterministic
 from CPS4Core.training.inputs import TrainingInputs, open_inputs
 from CPS4Core.training.loop import TrainingLoop, make_accelerator
 from CPS4Core.training.run_folder import RunFolder

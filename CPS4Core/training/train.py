@@ -14,10 +14,11 @@ from CPS4Core.cancellation import Cancellation
 from CPS4Core.class_table import BACKGROUND, NUM_CLASSES, short_name
 from CPS4Core.config import Settings
 from CPS4Core.data.augment import Augmentation, draw
+from CPS4Core.devices import make_deterministic, memory_format
 from CPS4Core.errors import CPS4Error
-from CPS4Core.evaluation.figures import fullest_slice, overlay
 from CPS4Core.evaluation.metrics import mean_scores
 from CPS4Core.events import Reporter, Started
+from CPS4Core.figures import fullest_slice, overlay
 from CPS4Core.model_folder import (
     ENCODERS,
     NETWORK,
@@ -33,7 +34,6 @@ from CPS4Core.model_folder import (
     write_weights,
 )
 from CPS4Core.segmentation.methods import Batch, find_method
-from CPS4Core.training.devices import make_deterministic, memory_format
 from CPS4Core.training.inputs import TrainingInputs, open_inputs
 from CPS4Core.training.loop import TrainingLoop, make_accelerator
 from CPS4Core.training.run_folder import RunFolder

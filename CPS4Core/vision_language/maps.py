@@ -12,6 +12,7 @@ from skimage.filters import threshold_otsu
 from torch import Tensor
 
 from CPS4Core.class_table import BACKGROUND
+from CPS4Core.vision_language.model import ClassPromptModel
 
 OTSU_BINS = 256
 ABSENT = 2.0
@@ -88,3 +89,31 @@ def gate_absent(thresholds: Tensor, attention: Tensor, least_peak: float) -> Ten
     """
     absent = attention.amax((-2, -1)) < least_peak
     return thresholds.masked_fill(absent, ABSENT)
+
+
+@torch.inference_mode()
+def text_labels(model: ClassPromptModel, slices: np.ndarray, least_peak: float = 0.0) -> np.ndarray:
+    """Return the merged text maps (eq. 3) of a case.
+
+    Args:
+        model: trained encoders, on the CPU or another device.
+        slices: standardised slices, float32, (slices, AP, SI).
+        least_peak: the presence gate; 0 leaves every map as it is.
+
+    Returns:
+        Labels, uint8, the same shape.
+    """
+    device = model.w.device
+    F_T = model.prompt_tokens(model.class_prompts())
+    images = torch.from_numpy(slices).unsqueeze(1).to(device).split(8)
+    attention = torch.cat([model.attention(each, F_T) for each in images])
+    return merged_labels(attention, slices.shape[-2:], least_peak)
+
+
+def merged_labels(attention: Tensor, size: tuple[int, int], least_peak: float) -> np.ndarray:
+    merged = []
+    for A in attention:
+        upsampled = upsample(A, size)
+        thresholds = gate_absent(otsu_thresholds(upsampled), A, least_peak)
+        merged.append(merge_maps(threshold_maps(upsampled, thresholds), upsampled))
+    return torch.stack(merged).to(torch.uint8).cpu().numpy()

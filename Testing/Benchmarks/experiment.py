@@ -33,7 +33,7 @@ from CPS4Core.data.dataset import open_data_set
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.data.volumes import read_image, read_labels
 from CPS4Core.evaluation.metrics import level_agreement, mean_scores, overlap
-from CPS4Core.evaluation.text_maps import oracle_attention, oracle_labels, text_labels
+from oracles import oracle_attention, oracle_labels
 from CPS4Core.events import Metric, silent
 from CPS4Core.files import read_json, write_json
 from CPS4Core.inference.segmenter import Segmenter
@@ -42,7 +42,7 @@ from CPS4Core.phantom.data_set import write_phantom_data_set
 from CPS4Core.training.pretrain import pretrain
 from CPS4Core.training.text_maps import TextMaps
 from CPS4Core.training.train import train
-from CPS4Core.vision_language.maps import otsu_thresholds, upsample
+from CPS4Core.vision_language.maps import otsu_thresholds, text_labels, upsample
 
 RESULTS = Path(__file__).parent / "experiment.json"
 CASES, TEST_CASES, RATIO = 120, 8, 0.05

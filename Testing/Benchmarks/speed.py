@@ -28,6 +28,7 @@ import torch
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import Settings, load_settings
 from CPS4Core.data.geometry import SliceGrid
+from CPS4Core.devices import choose_precision, memory_format
 from CPS4Core.events import Finished, silent
 from CPS4Core.inference.batch import Job, segment_one
 from CPS4Core.inference.segmenter import Segmenter
@@ -36,7 +37,6 @@ from CPS4Core.phantom.data_set import write_phantom_data_set
 from CPS4Core.phantom.phantom import PhantomOptions, make_phantom
 from CPS4Core.segmentation.methods import Batch, find_method
 from CPS4Core.segmentation.unet import ResidualUNet
-from CPS4Core.training.devices import choose_precision, memory_format
 from CPS4Core.training.train import train
 
 RESULTS = Path(__file__).parent / "RESULTS.md"

@@ -17,7 +17,7 @@ from CPS4Core.class_table import STRUCTURES, short_name
 from CPS4Core.config import InputSettings
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.errors import Cancelled, CPS4Error
-from CPS4Core.evaluation.text_maps import text_labels
+from CPS4Core.vision_language.maps import text_labels
 from CPS4Core.events import Warned, silent
 from CPS4Core.inference import agreement
 from CPS4Core.inference.agreement import Agreement, Checker, check_files

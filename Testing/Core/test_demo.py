@@ -9,8 +9,8 @@ import SimpleITK as sitk
 import torch
 
 from CPS4Core.cancellation import Cancellation
-from CPS4Core.demo.journey import run_demo
 from CPS4Core.demo.real_sample import MEMBERS, compare, try_real_sample
+from CPS4Core.demo.run import run_demo
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Finished
 from CPS4Core.phantom.phantom import make_phantom
