@@ -198,15 +198,15 @@ def segment(
 
     def job(report: Reporter, cancellation: Cancellation) -> int:
         from CPS4Core.devices import choose_device
-        from CPS4Core.inference.batch import find_jobs, segment_all
+        from CPS4Core.inference.batch import find_tasks, segment_all
         from CPS4Core.inference.segmenter import Segmenter
 
-        jobs = find_jobs(source, target, suffix)
+        tasks = find_tasks(source, target, suffix)
         segmenter = Segmenter(model, choose_device(device), report)
         failures = segment_all(
-            segmenter, jobs, level_order=level_order, report=report, cancellation=cancellation
+            segmenter, tasks, level_order=level_order, report=report, cancellation=cancellation
         )
-        report(Finished(details={"segmented": len(jobs) - len(failures), "failed": len(failures)}))
+        report(Finished(details={"segmented": len(tasks) - len(failures), "failed": len(failures)}))
         if failures and not events:
             _print_failures(failures)
         return 1 if failures else 0

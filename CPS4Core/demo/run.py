@@ -22,7 +22,7 @@ from CPS4Core.demo.story import write_story
 from CPS4Core.errors import CPS4Error
 from CPS4Core.evaluation.evaluate import Results, evaluate
 from CPS4Core.events import Artifact, Event, Finished, Reporter, Started, Warned
-from CPS4Core.inference.batch import find_jobs, segment_all
+from CPS4Core.inference.batch import find_tasks, segment_all
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.training.pretrain import pretrain
 from CPS4Core.training.train import train
@@ -97,8 +97,8 @@ def _segment_and_score(
     tests = journey.folder / "scans" / "test"
     target = journey.segmented(system)
     segmenter = Segmenter(model, journey.device, report)
-    jobs = find_jobs(tests / "images", target, ".nii.gz")
-    segment_all(segmenter, jobs, level_order=False, report=report, cancellation=cancellation)
+    tasks = find_tasks(tests / "images", target, ".nii.gz")
+    segment_all(segmenter, tasks, level_order=False, report=report, cancellation=cancellation)
     return evaluate(target, tests / "labels", journey.folder / "evaluation" / target.name, report)
 
 

@@ -18,14 +18,14 @@ from CPS4Core.inference.segmenter import Segmenter
 
 
 @dataclass(frozen=True)
-class Job:
+class Task:
     """One volume to segment, and where its result goes."""
 
     source: Path
     target: Path
 
 
-def find_jobs(source: Path, target: Path, suffix: str) -> list[Job]:
+def find_tasks(source: Path, target: Path, suffix: str) -> list[Task]:
     """Return what to segment.
 
     Args:
@@ -46,33 +46,33 @@ def find_jobs(source: Path, target: Path, suffix: str) -> list[Job]:
             source,
         )
     if volumes == [source] and target.name.endswith(SEGMENTATION_SUFFIXES):
-        return [Job(source, target)]
-    return [Job(each, target / f"{case_name(each)}{suffix}") for each in volumes]
+        return [Task(source, target)]
+    return [Task(each, target / f"{case_name(each)}{suffix}") for each in volumes]
 
 
 def segment_all(
     segmenter: Segmenter,
-    jobs: Sequence[Job],
+    tasks: Sequence[Task],
     *,
     level_order: bool,
     report: Reporter,
     cancellation: Cancellation,
 ) -> list[Failed]:
-    """Segment every job that falls to this process, and return those that failed.
+    """Segment every task that falls to this process, and return those that failed.
 
-    Several processes (``accelerate launch``) share the jobs out.
+    Several processes (``accelerate launch``) share the tasks out.
 
     Raises:
         Cancelled: if the user asked to stop; finished results stay.
     """
     failures = []
-    with PartialState().split_between_processes(list(jobs)) as mine:
-        for number, job in enumerate(mine):
+    with PartialState().split_between_processes(list(tasks)) as mine:
+        for number, task in enumerate(mine):
             cancellation.check()
             try:
-                segment_one(segmenter, job, level_order, report, cancellation, done=number, total=len(mine))
+                segment_one(segmenter, task, level_order, report, cancellation, done=number, total=len(mine))
             except CPS4Error as error:
-                path = str(error.path or job.source)
+                path = str(error.path or task.source)
                 failures.append(Failed(error.problem, error.remedy, path))
                 report(failures[-1])
     return failures
@@ -80,7 +80,7 @@ def segment_all(
 
 def segment_one(
     segmenter: Segmenter,
-    job: Job,
+    task: Task,
     level_order: bool,
     report: Reporter,
     cancellation: Cancellation,
@@ -97,17 +97,17 @@ def segment_one(
         CPS4Error: if the volume cannot be read or is not sagittal, or the result cannot be written.
         Cancelled: if the user asked to stop.
     """
-    image = read_image(job.source)
-    check_sagittal(image, job.source)
+    image = read_image(task.source)
+    check_sagittal(image, task.source)
 
     def progress(slices: int, of: int) -> None:
-        report(Progress(done * of + slices, total * of, f"Segmenting {job.source.name}"))
+        report(Progress(done * of + slices, total * of, f"Segmenting {task.source.name}"))
 
     result = segmenter.segment(image, level_order=level_order, cancellation=cancellation, progress=progress)
-    write_segmentation(result.labels, job.target)
+    write_segmentation(result.labels, task.target)
     confidence = {str(label): round(value, 4) for label, value in result.confidence.items()}
-    details = {"source": str(job.source), "confidence": confidence, "network": segmenter.sha256}
-    report(Artifact("segmentation", str(job.target), details))
+    details = {"source": str(task.source), "confidence": confidence, "network": segmenter.sha256}
+    report(Artifact("segmentation", str(task.target), details))
 
 
 def _volumes(source: Path) -> list[Path]:

@@ -27,7 +27,7 @@ PIXELS_AT_ONCE = {"cuda": 2**21, "mps": 2**20, "cpu": 2**17}
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class SegmentedVolume:
     """What the network says of one volume."""
 
     labels: sitk.Image
@@ -68,7 +68,7 @@ class Segmenter:
         level_order: bool = False,
         cancellation: Cancellation | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
-    ) -> Segmentation:
+    ) -> SegmentedVolume:
         """Segment a volume.
 
         Args:
@@ -105,7 +105,7 @@ class Segmenter:
             at_once = self.slices_at_once(slices)
             pairs = zip(logits.split(at_once), ordered.split(at_once), strict=True)
             result, labels = torch.cat([grid.labels_from_slices(*pair) for pair in pairs]), ordered
-        return Segmentation(grid.to_image(result.numpy()), _mean_by_label(certainty, labels[structures]))
+        return SegmentedVolume(grid.to_image(result.numpy()), _mean_by_label(certainty, labels[structures]))
 
     def slices_at_once(self, slices: Tensor) -> int:
         """Return how many of the slices (n, 1, AP, SI) go through the network together."""

@@ -36,7 +36,7 @@ from CPS4Core.events import Artifact, Event, Failed, Finished, Progress, Reporte
 from CPS4Core.files import written_aside
 from CPS4Core.inference.agreement import Checker, asks_prompts, check_files
 from CPS4Core.inference.attention import AttentionMapper, EncodedVolume
-from CPS4Core.inference.batch import Job, segment_one
+from CPS4Core.inference.batch import Task, segment_one
 from CPS4Core.inference.outputs import write_map, write_segmentation
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import ENCODERS, NETWORK, has, read_card
@@ -150,9 +150,9 @@ class Worker:
         report(Started("load", details))
 
     def _segment(self, request: dict[str, Any], report: Reporter) -> None:
-        job = Job(Path(request["input"]), Path(request["output"]))
+        task = Task(Path(request["input"]), Path(request["output"]))
         level_order = bool(request.get("level_order", False))
-        segment_one(self._warm_segmenter(report), job, level_order, report, self._cancellation)
+        segment_one(self._warm_segmenter(report), task, level_order, report, self._cancellation)
 
     def _attend(self, request: dict[str, Any], report: Reporter) -> None:
         mapper = self._warm_mapper()

@@ -47,7 +47,7 @@ RATE_DROP = 5
 """The learning rate is divided by this at each of ``rate_drops`` (paper, section 3)."""
 
 
-class Segmentation(Stage):
+class SegmentationStage(Stage):
     """Stage 2 on labelled and unlabelled slices.
 
     Args:
@@ -324,7 +324,7 @@ def train(
                     run.report,
                     cancellation,
                 )
-        stage = Segmentation(inputs, settings, accelerator, maps, encoders, start, run.model)
+        stage = SegmentationStage(inputs, settings, accelerator, maps, encoders, start, run.model)
         run.report(Started("train", {"device": str(accelerator.device), "steps": stage.total_steps}))
         TrainingLoop(stage, run, settings, accelerator, cancellation).run()
     return run.model

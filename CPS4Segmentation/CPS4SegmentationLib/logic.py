@@ -19,7 +19,7 @@ from CPS4SegmentationLib.model_card import read_card
 from CPS4SegmentationLib.parameters import Parameters
 from CPS4SegmentationLib.settings import setting
 from CPS4SegmentationLib.volumes import VolumeFiles
-from CPS4SegmentationLib.worker import WorkerClient
+from CPS4SegmentationLib.worker_client import WorkerClient
 
 MOST_LINES = 2000
 """Lines of the log that are kept."""

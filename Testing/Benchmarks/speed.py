@@ -30,7 +30,7 @@ from CPS4Core.config import Settings, load_settings
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.devices import choose_precision, memory_format
 from CPS4Core.events import Finished, silent
-from CPS4Core.inference.batch import Job, segment_one
+from CPS4Core.inference.batch import Task, segment_one
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import NETWORK, new_card, write_weights
 from CPS4Core.phantom.data_set import write_phantom_data_set
@@ -197,7 +197,7 @@ def growth(model: Path, folder: Path, cases: list[int]) -> list[str]:
         peak = 0
         start = time.monotonic()
         for _ in range(count):
-            segment_one(segmenter, Job(scan, folder / "out.nii.gz"), False, silent, Cancellation())
+            segment_one(segmenter, Task(scan, folder / "out.nii.gz"), False, silent, Cancellation())
             peak = max(peak, process.memory_info().rss)
         seconds = (time.monotonic() - start) / count
         lines.append(

@@ -20,7 +20,7 @@ from CPS4Core.errors import CPS4Error
 from CPS4Core.evaluation.evaluate import evaluate
 from CPS4Core.events import Artifact, Failed, Finished, Started, parse
 from CPS4Core.inference.attention import AttentionMapper
-from CPS4Core.inference.batch import find_jobs, segment_all
+from CPS4Core.inference.batch import find_tasks, segment_all
 from CPS4Core.inference.outputs import segment_header, write_segmentation
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.inference.worker import Worker
@@ -105,7 +105,7 @@ def test_a_folder_goes_on_past_a_bad_case(model, scan, tmp_path):
     events = []
     failures = segment_all(
         Segmenter(model, CPU),
-        find_jobs(folder, tmp_path / "out", ".nrrd"),
+        find_tasks(folder, tmp_path / "out", ".nrrd"),
         level_order=False,
         report=events.append,
         cancellation=Cancellation(),

@@ -172,7 +172,7 @@ def test_a_scene_closed_during_the_check(module, monkeypatch):
 
 
 def test_a_check_that_fails_is_told_in_the_log_alone(module, monkeypatch):
-    from CPS4SegmentationLib.worker import WorkerClient
+    from CPS4SegmentationLib.worker_client import WorkerClient
 
     plain = WorkerClient.check
     monkeypatch.setattr(
@@ -192,7 +192,7 @@ def test_a_check_that_fails_is_told_in_the_log_alone(module, monkeypatch):
 
 def test_a_result_knows_its_model_and_no_other_is_asked(module, monkeypatch, tmp_path):
     from CPS4SegmentationLib.segmentations import MADE_BY
-    from CPS4SegmentationLib.worker import WorkerClient
+    from CPS4SegmentationLib.worker_client import WorkerClient
 
     plain = WorkerClient.check
 
