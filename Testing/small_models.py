@@ -22,7 +22,7 @@ from CPS4Core.config import Settings, load_settings
 from CPS4Core.events import silent
 from CPS4Core.phantom.data_set import write_phantom_data_set
 from CPS4Core.phantom.phantom import PhantomOptions
-from CPS4Core.segmentation.methods import Batch
+from CPS4Core.segmentation.methods.method import Batch
 from CPS4Core.training.pretrain import pretrain
 from CPS4Core.training.train import train
 

@@ -16,11 +16,11 @@ from CPS4Core.class_table import BY_LABEL, NUM_CLASSES
 from CPS4Core.data.geometry import SliceGrid, check_sagittal
 from CPS4Core.data.volumes import read_image, read_labels
 from CPS4Core.devices import is_out_of_memory
-from CPS4Core.vision_language.maps import text_labels
 from CPS4Core.events import Artifact, Reporter, Warned
 from CPS4Core.inference.attention import AttentionMapper
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import ENCODERS, TEACHER, has, read_card
+from CPS4Core.vision_language.maps import text_labels
 
 SLICES_AT_ONCE = 4
 """Slices whose class prompt maps are made between two looks at whether to stop."""

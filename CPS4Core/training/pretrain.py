@@ -14,17 +14,17 @@ from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import Settings
 from CPS4Core.data.augment import draw
 from CPS4Core.devices import make_deterministic
-from CPS4Core.vision_language.maps import text_labels
 from CPS4Core.events import Metric, Reporter, Started
 from CPS4Core.figures import fullest_slice, overlay
 from CPS4Core.model_folder import ENCODERS, Weights, new_card, write_text_architecture, write_weights
+from CPS4Core.systems import find_objective
 from CPS4Core.training.inputs import TrainingInputs, open_inputs
 from CPS4Core.training.loop import TrainingLoop, make_accelerator
 from CPS4Core.training.run_folder import RunFolder
 from CPS4Core.training.sampling import EndlessShuffle
 from CPS4Core.training.stage import Stage
+from CPS4Core.vision_language.maps import text_labels
 from CPS4Core.vision_language.model import build_model
-from CPS4Core.vision_language.objectives import find_objective
 
 
 class Pretraining(Stage):
@@ -55,8 +55,10 @@ class Pretraining(Stage):
 
         torch.manual_seed(settings.seed)
         model = build_model(settings.encoders, settings.input.size)
-        self.module = find_objective(settings.pretrain.objective)(model, settings.pretrain).to(
-            accelerator.device
+        self.module = (
+            find_objective(settings.pretrain.objective)
+            .load()(model, settings.pretrain)
+            .to(accelerator.device)
         )
         self.optimizer = torch.optim.Adam(self._parameters(), lr=settings.pretrain.learning_rate)
         self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(

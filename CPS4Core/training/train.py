@@ -33,7 +33,8 @@ from CPS4Core.model_folder import (
     read_card,
     write_weights,
 )
-from CPS4Core.segmentation.methods import Batch, find_method
+from CPS4Core.segmentation.methods.method import Batch
+from CPS4Core.systems import find_method
 from CPS4Core.training.inputs import TrainingInputs, open_inputs
 from CPS4Core.training.loop import TrainingLoop, make_accelerator
 from CPS4Core.training.run_folder import RunFolder
@@ -84,14 +85,14 @@ class SegmentationStage(Stage):
         unlabelled = inputs.store.slices_of(inputs.split.unlabelled)
         self.batch = inputs.share_of(train.batch, accelerator)
         self.labelled = EndlessShuffle(labelled, [settings.seed, 2])
-        uses_unlabelled = find_method(train.method).needs_unlabelled
-        self.unlabelled = EndlessShuffle(unlabelled, [settings.seed, 3]) if uses_unlabelled else None
+        method = find_method(train.method).load()
+        self.unlabelled = EndlessShuffle(unlabelled, [settings.seed, 3]) if method.needs_unlabelled else None
         self.epochs = train.epochs
         self.steps_per_epoch = train.steps_per_epoch or -(-len(unlabelled or labelled) // train.batch)
         self.validate_every = train.validate_every
 
         torch.manual_seed(settings.seed)
-        self.module = find_method(train.method)(train)
+        self.module = method(train)
         if start is not None:
             self.module.start_from(load_network(start).state_dict())
         self.module.to(accelerator.device, memory_format=memory_format(accelerator.device, training=True))
@@ -286,8 +287,8 @@ def train(
         Cancelled: if the user stopped it; the same call goes on.
     """
     make_deterministic()
-    method = find_method(settings.train.method)
-    if method.needs_text:
+    system = find_method(settings.train.method)
+    if system.needs_text:
         settings = _with_encoders(settings, encoders)
     else:
         encoders = None
@@ -295,7 +296,7 @@ def train(
         _check_start(settings, start)
     accelerator = make_accelerator(device)
     inputs = open_inputs(data_set, settings, ratio, cache, accelerator, report, cancellation, unlabelled=True)
-    if method.needs_unlabelled and not inputs.store.slices_of(inputs.split.unlabelled):
+    if system.load().needs_unlabelled and not inputs.store.slices_of(inputs.split.unlabelled):
         raise CPS4Error(
             "There is no unlabelled case to learn from.",
             "Add images without labels, choose a ratio below 1, or the method `supervised`.",

@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Event, Failed, Finished, Metric, Progress, Started, Warned
-from CPS4Core.systems import METHODS, OBJECTIVES, WITH_TEXT
+from CPS4Core.systems import METHODS, OBJECTIVES
 from CPS4SegmentationLib import exports
 from CPS4SegmentationLib.curves import TrainingCurves
 from CPS4SegmentationLib.job import Job, Outcome
@@ -144,12 +144,11 @@ class TrainPanel(Panel):
     @property
     def _trains_stage_1(self) -> bool:
         stages = self.ui.stagesBox.currentIndex
-        return stages == STAGE_1 or (stages == BOTH and self._method in WITH_TEXT)
+        return stages == STAGE_1 or (stages == BOTH and METHODS[self._method].needs_text)
 
     def _fill_boxes(self) -> None:
         words = {
-            **OBJECTIVES,
-            **METHODS,
+            **{name: system.title for table in (OBJECTIVES, METHODS) for name, system in table.items()},
             "small": _("small: minutes without a graphics card"),
             "paper": _("paper: as published"),
             "mean_teacher_hard": _("Mean Teacher, hard labels"),
@@ -201,7 +200,7 @@ class TrainPanel(Panel):
         second = ["train", self._data, str(stage_2), "--method", self._method, *common]
         if chosen == GO_ON:
             second += ["--start", str(self._model_under_segment())]
-        if self._method not in WITH_TEXT:
+        if not METHODS[self._method].needs_text:
             return [second]
         if chosen == BOTH:
             return [first, [*second, "--encoders", str(stage_1 / "model")]]

@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 import torch
+from oracles import oracle_attention, oracle_labels
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.class_table import NUM_CLASSES, short_name
@@ -33,7 +34,6 @@ from CPS4Core.data.dataset import open_data_set
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.data.volumes import read_image, read_labels
 from CPS4Core.evaluation.metrics import level_agreement, mean_scores, overlap
-from oracles import oracle_attention, oracle_labels
 from CPS4Core.events import Metric, silent
 from CPS4Core.files import read_json, write_json
 from CPS4Core.inference.segmenter import Segmenter

@@ -35,8 +35,9 @@ from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import NETWORK, new_card, write_weights
 from CPS4Core.phantom.data_set import write_phantom_data_set
 from CPS4Core.phantom.phantom import PhantomOptions, make_phantom
-from CPS4Core.segmentation.methods import Batch, find_method
+from CPS4Core.segmentation.methods.method import Batch
 from CPS4Core.segmentation.unet import ResidualUNet
+from CPS4Core.systems import find_method
 from CPS4Core.training.train import train
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -173,7 +174,7 @@ def stage_2_step(folder: Path) -> list[str]:
 
 def bare_step(settings: Settings) -> float:
     """Return the seconds of the forwards and the backward of one step, on random slices."""
-    method = find_method(settings.train.method)(settings.train).train()
+    method = find_method(settings.train.method).load()(settings.train).train()
     shape = (settings.train.batch, *settings.input.size)
     images = torch.randn(2, shape[0], 1, *shape[1:])
     batch = Batch(

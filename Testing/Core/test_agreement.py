@@ -17,7 +17,6 @@ from CPS4Core.class_table import STRUCTURES, short_name
 from CPS4Core.config import InputSettings
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.errors import Cancelled, CPS4Error
-from CPS4Core.vision_language.maps import text_labels
 from CPS4Core.events import Warned, silent
 from CPS4Core.inference import agreement
 from CPS4Core.inference.agreement import Agreement, Checker, check_files
@@ -25,6 +24,7 @@ from CPS4Core.inference.attention import AttentionMapper
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import CARD, TEACHER, load_network, read_card
 from CPS4Core.training.train import train
+from CPS4Core.vision_language.maps import text_labels
 
 CPU = torch.device("cpu")
 L2, L3 = 5, 4

@@ -6,7 +6,8 @@ import torch
 
 from CPS4Core.class_table import NUM_CLASSES
 from CPS4Core.config import load_settings
-from CPS4Core.segmentation.methods import Batch, find_method
+from CPS4Core.segmentation.methods.cps4 import CPS4
+from CPS4Core.segmentation.methods.method import Batch
 from CPS4Core.segmentation.pseudo_labels import enhance
 from CPS4Core.training.text_trust import measure_text_trust
 
@@ -39,7 +40,7 @@ def test_a_map_of_little_trust_does_not_overrule_a_sure_teacher():
 def test_without_trust_the_text_has_no_say():
     settings = load_settings("small", ["train.widths=[4, 8]", 'train.enhanced_target="normalised"']).train
     torch.manual_seed(0)
-    method = find_method("cps4")(settings)
+    method = CPS4(settings)
     images = torch.randn(2, 1, 16, 32)
 
     def loss_with(text_maps, trust):

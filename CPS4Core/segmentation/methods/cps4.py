@@ -13,8 +13,6 @@ from CPS4Core.segmentation.pseudo_labels import enhance, keep_confident, ramp
 class CPS4(TaughtMethod):
     """1/2 (L_semi_text + L_semi_enhance) + L_sup."""
 
-    needs_text = True
-
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         y_l, y_s = self.student(torch.cat([batch.labelled, batch.unlabelled])).split(  # eq. 4
             [len(batch.labelled), len(batch.unlabelled)]

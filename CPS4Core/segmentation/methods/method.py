@@ -55,8 +55,6 @@ class Method(nn.Module):
 
     needs_unlabelled: ClassVar[bool] = True
     """Whether the steps carry unlabelled slices."""
-    needs_text: ClassVar[bool] = False
-    """Whether they carry text maps of them."""
 
     def __init__(self, settings: TrainSettings):
         super().__init__()

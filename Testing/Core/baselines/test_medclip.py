@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from CPS4Core.baselines.objectives.medclip import MedCLIP
 from CPS4Core.class_table import IGNORE, class_prompts
 from CPS4Core.vision_language.model import build_model
-from CPS4Core.vision_language.objectives.medclip import MedCLIP
 
 
 def striped_slices():

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from CPS4Core.baselines.captions import present_classes, same_caption
+from CPS4Core.baselines.contrast import distinct_captions, info_nce, similarity
 from CPS4Core.config import PretrainSettings
-from CPS4Core.vision_language.captions import present_classes, same_caption
-from CPS4Core.vision_language.contrast import distinct_captions, info_nce, similarity
 from CPS4Core.vision_language.model import ClassPromptModel
-from CPS4Core.vision_language.objectives.objective import Objective
+from CPS4Core.vision_language.objective import Objective
 
 GLOBAL_TEMPERATURE = 0.07
 LOCAL_TEMPERATURE = 0.1

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from CPS4Core.vision_language.captions import caption
+from CPS4Core.baselines.captions import caption
 
 FIRST_TEMPERATURE = 0.07
 LARGEST_SCALE = 100.0

@@ -6,15 +6,15 @@ import math
 import pytest
 import torch
 
+from CPS4Core.baselines.methods.dusss import DuSSSSegmentation, merge
+from CPS4Core.baselines.objectives import dusss
+from CPS4Core.baselines.objectives.dusss import DuSSS, Gaussians, contrast, similarity
 from CPS4Core.class_table import IGNORE, class_name
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.losses import cross_entropy
-from CPS4Core.segmentation.methods.dusss import DuSSSSegmentation, merge
 from CPS4Core.segmentation.methods.method import Batch
 from CPS4Core.segmentation.pseudo_labels import ramp
 from CPS4Core.vision_language.model import build_model
-from CPS4Core.vision_language.objectives import dusss
-from CPS4Core.vision_language.objectives.dusss import DuSSS, Gaussians, contrast, similarity
 
 
 def random_gaussians(rows, seed, captions):

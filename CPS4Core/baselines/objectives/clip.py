@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from CPS4Core.baselines.captions import present_classes, same_caption
+from CPS4Core.baselines.contrast import LearnableScale, distinct_captions, info_nce, similarity
 from CPS4Core.config import PretrainSettings
-from CPS4Core.vision_language.captions import present_classes, same_caption
-from CPS4Core.vision_language.contrast import LearnableScale, distinct_captions, info_nce, similarity
 from CPS4Core.vision_language.model import ClassPromptModel
-from CPS4Core.vision_language.objectives.objective import Objective
+from CPS4Core.vision_language.objective import Objective
 
 
 class CLIP(Objective):

@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from CPS4Core.class_table import IGNORE
-from CPS4Core.vision_language.model import build_model
-from CPS4Core.vision_language.objectives.egma import (
+from CPS4Core.baselines.objectives.egma import (
     EGMA,
     FILIP,
     gaze_loss,
     late_interaction,
     multi_label_loss,
 )
+from CPS4Core.class_table import IGNORE
+from CPS4Core.vision_language.model import build_model
 
 
 @pytest.fixture

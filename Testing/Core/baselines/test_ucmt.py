@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
+from CPS4Core.baselines.methods.ucmt import UCMT, by_uncertainty, replace_patches
 from CPS4Core.class_table import IGNORE, NUM_CLASSES
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.methods.method import Batch
-from CPS4Core.segmentation.methods.ucmt import UCMT, by_uncertainty, replace_patches
 
 
 def make_method(seed=0, **changes):

@@ -2,8 +2,8 @@
 
 import torch
 
+from CPS4Core.baselines.captions import caption, present_classes, same_caption
 from CPS4Core.class_table import IGNORE
-from CPS4Core.vision_language.captions import caption, present_classes, same_caption
 
 
 def test_a_caption_names_what_a_slice_shows():

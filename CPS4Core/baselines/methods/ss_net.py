@@ -10,14 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from CPS4Core.baselines.class_memory import ClassMemory
+from CPS4Core.baselines.vat import adversarial_distance
 from CPS4Core.class_table import BACKGROUND, NUM_CLASSES
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.batch_norm import BatchNorm2d
-from CPS4Core.segmentation.class_memory import ClassMemory
 from CPS4Core.segmentation.losses import dice_loss
 from CPS4Core.segmentation.methods.method import Batch, Method
 from CPS4Core.segmentation.pseudo_labels import ramp
-from CPS4Core.segmentation.vat import adversarial_distance
 
 UNSUPERVISED_WEIGHT = 0.1
 """Largest lambda of the published code for 2D images; it rises over the whole of the training."""

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from CPS4Core.baselines.methods.bcp import BCP
 from CPS4Core.class_table import NUM_CLASSES
 from CPS4Core.config import TrainSettings
-from CPS4Core.segmentation.methods.bcp import BCP
 from CPS4Core.segmentation.methods.method import Batch
 from CPS4Core.segmentation.pseudo_labels import enhance
 
@@ -47,8 +47,6 @@ class GraphCL(BCP):
 
 class GraphCLText(GraphCL):
     """GraphCL whose pseudo-labels are the teacher's, enhanced by the class prompts."""
-
-    needs_text = True
 
     def teacher_labels(self, batch: Batch) -> Tensor:
         return enhance(self.teacher(batch.unlabelled), batch.text_maps, "hard")

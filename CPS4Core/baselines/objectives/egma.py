@@ -13,12 +13,12 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
+from CPS4Core.baselines.captions import same_caption
+from CPS4Core.baselines.contrast import LearnableScale, evenly, matching_loss, similarity
 from CPS4Core.config import PretrainSettings
-from CPS4Core.vision_language.captions import same_caption
-from CPS4Core.vision_language.contrast import LearnableScale, evenly, matching_loss, similarity
 from CPS4Core.vision_language.losses import token_masks
 from CPS4Core.vision_language.model import ClassPromptModel
-from CPS4Core.vision_language.objectives.objective import Objective
+from CPS4Core.vision_language.objective import Objective
 
 TEXT_TO_PATCH = 0.8
 PATCH_TO_TEXT = 0.2

@@ -6,17 +6,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from CPS4Core.class_table import IGNORE
-from CPS4Core.vision_language.captions import present_classes
-from CPS4Core.vision_language.contrast import (
+from CPS4Core.baselines.captions import present_classes
+from CPS4Core.baselines.contrast import (
     LearnableScale,
     distinct_captions,
     info_nce,
     matching_loss,
     similarity,
 )
+from CPS4Core.baselines.objectives.clip import CLIP
+from CPS4Core.class_table import IGNORE
 from CPS4Core.vision_language.model import build_model
-from CPS4Core.vision_language.objectives.clip import CLIP
 
 
 def slow_matching_loss(logits, targets):

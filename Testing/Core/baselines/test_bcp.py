@@ -6,9 +6,7 @@ import pytest
 import torch
 from small_models import random_batch
 
-from CPS4Core.class_table import IGNORE, NUM_CLASSES
-from CPS4Core.config import TrainSettings
-from CPS4Core.segmentation.methods.bcp import (
+from CPS4Core.baselines.methods.bcp import (
     ALPHA,
     BCP,
     PRETRAINING,
@@ -16,6 +14,8 @@ from CPS4Core.segmentation.methods.bcp import (
     outside_box,
     segmentation_loss,
 )
+from CPS4Core.class_table import IGNORE, NUM_CLASSES
+from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.methods.method import Batch
 
 SIZE = 12, 24

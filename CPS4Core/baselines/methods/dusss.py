@@ -21,8 +21,6 @@ EPSILON = 1e-6
 class DuSSSSegmentation(TaughtMethod):
     """1/2 (L_text_semi + L_merged_semi) + L_sup."""
 
-    needs_text = True
-
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         y_l, y_s = self.student(torch.cat([batch.labelled, batch.unlabelled])).split(
             [len(batch.labelled), len(batch.unlabelled)]

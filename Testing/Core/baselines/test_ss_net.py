@@ -6,17 +6,17 @@ import torch.nn.functional as F
 from small_models import random_batch
 from torch import nn
 
+from CPS4Core.baselines import class_memory, vat
+from CPS4Core.baselines.class_memory import ClassMemory
+from CPS4Core.baselines.methods import ss_net
+from CPS4Core.baselines.methods.ss_net import SSNet
+from CPS4Core.baselines.vat import adversarial_distance, soft_dice_distance
 from CPS4Core.class_table import IGNORE
 from CPS4Core.config import TrainSettings
-from CPS4Core.segmentation import class_memory, vat
 from CPS4Core.segmentation.batch_norm import BatchNorm2d
-from CPS4Core.segmentation.class_memory import ClassMemory
 from CPS4Core.segmentation.losses import dice_loss
-from CPS4Core.segmentation.methods import ss_net
 from CPS4Core.segmentation.methods.method import Batch
-from CPS4Core.segmentation.methods.ss_net import SSNet
 from CPS4Core.segmentation.pseudo_labels import ramp
-from CPS4Core.segmentation.vat import adversarial_distance, soft_dice_distance
 
 SETTINGS = TrainSettings(widths=(4, 8))
 

@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from CPS4Core.class_table import IGNORE
-from CPS4Core.vision_language.model import build_model
-from CPS4Core.vision_language.objectives.mgca import (
+from CPS4Core.baselines.objectives.mgca import (
     MGCA,
     attend,
     prototype_loss,
     sinkhorn,
     token_contrast,
 )
+from CPS4Core.class_table import IGNORE
+from CPS4Core.vision_language.model import build_model
 
 CAPTIONS = [
     "A magnetic resonance image of Sacrum.",

@@ -7,10 +7,8 @@ import torch
 from small_models import random_batch
 from torch import nn
 
-from CPS4Core.class_table import IGNORE, NUM_CLASSES
-from CPS4Core.config import TrainSettings
-from CPS4Core.segmentation.methods.bcp import BCP, largest_components
-from CPS4Core.segmentation.methods.graphcl import (
+from CPS4Core.baselines.methods.bcp import BCP, largest_components
+from CPS4Core.baselines.methods.graphcl import (
     KAPPA,
     TAU,
     CorrelationClustering,
@@ -20,6 +18,9 @@ from CPS4Core.segmentation.methods.graphcl import (
     correlation_loss,
     signed_affinity,
 )
+from CPS4Core.class_table import IGNORE, NUM_CLASSES
+from CPS4Core.config import TrainSettings
+from CPS4Core.systems import find_method
 
 SIZE = 12, 24
 SETTINGS = TrainSettings(widths=(4, 8), method="graphcl")
@@ -207,7 +208,7 @@ def test_half_precision_gives_the_same_terms():
 def test_class_prompts_overrule_the_teacher_where_a_map_is_set():
     torch.manual_seed(8)
     method = GraphCLText(SETTINGS.model_copy(update={"bcp_largest_component": False}))
-    assert method.needs_text and not GraphCL.needs_text
+    assert find_method("graphcl_text").needs_text and not find_method("graphcl").needs_text
     batch = make_batch()
     teacher = method.teacher(batch.unlabelled).argmax(1)
     only = torch.zeros(2, NUM_CLASSES, *SIZE, dtype=torch.bool)

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from CPS4Core.baselines.captions import present_classes
+from CPS4Core.baselines.contrast import distinct_captions, evenly, matching_loss
 from CPS4Core.config import PretrainSettings
-from CPS4Core.vision_language.captions import present_classes
-from CPS4Core.vision_language.contrast import distinct_captions, evenly, matching_loss
 from CPS4Core.vision_language.model import ClassPromptModel
-from CPS4Core.vision_language.objectives.objective import Objective
+from CPS4Core.vision_language.objective import Objective
 
 MOMENTUM = 0.995
 TEMPERATURE = 0.07

@@ -4,10 +4,10 @@ import pytest
 import torch
 from small_models import random_batch
 
+from CPS4Core.baselines.methods.mc_net import MCNet, MCNetPlus, mutual_consistency, sharpen
 from CPS4Core.class_table import IGNORE
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.losses import dice_loss
-from CPS4Core.segmentation.methods.mc_net import MCNet, MCNetPlus, mutual_consistency, sharpen
 from CPS4Core.segmentation.methods.method import Batch
 from CPS4Core.segmentation.pseudo_labels import ramp
 

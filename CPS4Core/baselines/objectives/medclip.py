@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from CPS4Core.baselines.captions import present_classes
+from CPS4Core.baselines.contrast import LearnableScale, matching_loss, similarity
 from CPS4Core.config import PretrainSettings
-from CPS4Core.vision_language.captions import present_classes
-from CPS4Core.vision_language.contrast import LearnableScale, matching_loss, similarity
 from CPS4Core.vision_language.model import ClassPromptModel
-from CPS4Core.vision_language.objectives.objective import Objective
+from CPS4Core.vision_language.objective import Objective
 
 
 class MedCLIP(Objective):
