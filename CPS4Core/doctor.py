@@ -22,7 +22,6 @@ PACKAGES = (
     "timm",
     "transformers",
     "accelerate",
-    "monai",
     "SimpleITK",
     "numpy",
 )

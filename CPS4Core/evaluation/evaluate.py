@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import SimpleITK as sitk
 
 from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, IGNORE
@@ -16,6 +15,11 @@ from CPS4Core.errors import CPS4Error
 from CPS4Core.evaluation.metrics import level_agreement, overlap, surface_distances
 from CPS4Core.events import Artifact, Failed, Finished, Progress, Reporter, silent
 from CPS4Core.files import write_json, written_aside
+
+try:
+    import pandas as pd
+except ModuleNotFoundError as error:
+    raise CPS4Error("The tables of an evaluation need the package pandas.", "pip install pandas") from error
 
 COLUMNS = {
     "mdice": "mDice",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import re
 from pathlib import Path
 
 import slicer
+from packaging.requirements import Requirement
 from slicer.i18n import tr as _
 
 from CPS4Core.errors import CPS4Error
@@ -18,9 +18,7 @@ SIZES_MB = {
     "torchvision": 10,
     "transformers": 12,
     "timm": 3,
-    "monai": 3,
     "matplotlib": 10,
-    "pandas": 13,
     "scikit-image": 15,
     "scipy": 40,
     "numpy": 20,
@@ -32,10 +30,10 @@ SLICERS_OWN = ("numpy", "SimpleITK", "vtk")
 """Packages that come with Slicer and must stay as they are."""
 
 
-def missing_packages() -> list[str]:
+def missing_packages() -> list[Requirement]:
     """Return the requirements that Slicer's Python does not meet."""
-    lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if line.strip() and not _is_met(line)]
+    lines = REQUIREMENTS.read_text(encoding="utf-8").split("\n")
+    return [needed for line in lines if line and not _is_met(needed := Requirement(line))]
 
 
 def install_missing() -> bool:
@@ -52,9 +50,10 @@ def install_missing() -> bool:
     if not slicer.util.confirmOkCancelDisplay(_question(missing), windowTitle=_("CPS4")):
         return False
     try:
-        if any(_name(each) == "torch" for each in missing):
-            _install_torch(next(each for each in missing if _name(each) == "torch"))
-        _pip_install([each for each in missing if _name(each) != "torch"])
+        for needed in missing:
+            if needed.name == "torch":
+                _install_torch(needed)
+        _pip_install([needed for needed in missing if needed.name != "torch"])
     except (RuntimeError, OSError) as error:
         raise CPS4Error(
             _("The packages could not be installed: {reason}").format(reason=str(error).strip()[:300]),
@@ -62,22 +61,24 @@ def install_missing() -> bool:
         ) from error
     if still := missing_packages():
         raise CPS4Error(
-            _("Still missing: {names}.").format(names=", ".join(still)),
+            _("Still missing: {names}.").format(names=", ".join(map(str, still))),
             _("See the Python console for details."),
         )
     return True
 
 
-def _question(missing: list[str]) -> str:
-    listed = [f"{_name(each)} ({SIZES_MB.get(_name(each), SMALL_MB)} MB)" for each in missing]
-    total = sum(SIZES_MB.get(_name(each), SMALL_MB) for each in missing)
+def _question(missing: list[Requirement]) -> str:
+    sizes = {needed.name: SIZES_MB.get(needed.name, SMALL_MB) for needed in missing}
     return _(
         "CPS4 needs Python packages that are not here: {names}. At most {total:.1f} GB are downloaded. "
         "Slicer's own packages stay as they are. This can take several minutes. Install them?"
-    ).format(names=", ".join(listed), total=total / 1000)
+    ).format(
+        names=", ".join(f"{name} ({size} MB)" for name, size in sizes.items()),
+        total=sum(sizes.values()) / 1000,
+    )
 
 
-def _install_torch(requirement: str) -> None:
+def _install_torch(requirement: Requirement) -> None:
     if importlib.util.find_spec("PyTorchUtils") is not None:
         from PyTorchUtils import PyTorchUtilsLogic
 
@@ -87,19 +88,20 @@ def _install_torch(requirement: str) -> None:
         _pip_install([requirement])
 
 
-def _pip_install(requirements: list[str]) -> None:
+def _pip_install(requirements: list[Requirement]) -> None:
     """Install with Slicer's own installer; its numpy, SimpleITK and VTK are pinned to what they are."""
     if not requirements:
         return
+    names = [str(needed) for needed in requirements]
     constraints = Path(slicer.app.temporaryPath) / "cps4-constraints.txt"
     constraints.write_text("\n".join(_pins()) + "\n", encoding="utf-8")
     if importlib.util.find_spec("slicer.packaging") is not None:  # Slicer 5.12
         from slicer import packaging
 
-        packaging.pip_install(requirements, constraints=str(constraints), requester="CPS4")
+        packaging.pip_install(names, constraints=str(constraints), requester="CPS4")
     else:
         with slicer.util.WaitCursor():
-            slicer.util.pip_install([*requirements, "--constraint", str(constraints)])
+            slicer.util.pip_install([*names, "--constraint", str(constraints)])
 
 
 def _pins() -> list[str]:
@@ -112,18 +114,9 @@ def _pins() -> list[str]:
     return pins
 
 
-def _name(requirement: str) -> str:
-    return re.split(r"[<>=!~ ]", requirement, maxsplit=1)[0]
-
-
-def _is_met(requirement: str) -> bool:
+def _is_met(requirement: Requirement) -> bool:
     try:
-        installed = importlib.metadata.version(_name(requirement))
+        installed = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:
         return False
-    _name_part, _separator, least = requirement.partition(">=")
-    return not least or _numbers(installed) >= _numbers(least)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(each) for each in re.findall(r"\d+", version)[:3])
+    return requirement.specifier.contains(installed, prereleases=True)

@@ -162,6 +162,18 @@ def test_evaluation_names_a_shift_and_skips_what_does_not_fit(data_set, tmp_path
     }
 
 
+def test_evaluation_without_pandas_says_what_to_install(tmp_path):
+    script = "import sys; sys.modules['pandas'] = None; from CPS4Core.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "evaluate", str(tmp_path), str(tmp_path), str(tmp_path)],
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 1
+    assert "pip install pandas" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def serve(*requests):
     """Return the worker's answers to requests, each a dictionary or a raw line."""
     events = []

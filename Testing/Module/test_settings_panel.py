@@ -68,6 +68,18 @@ def test_slicers_own_packages_are_pinned(module, without, monkeypatch):
     assert f"SimpleITK=={importlib.metadata.version('SimpleITK')}" in pins[0]
 
 
+@pytest.mark.parametrize(
+    ("installed", "met"), [("1.9.16", False), ("1.10", True), ("1.10rc1", False), ("1.11.0a0+cu128", True)]
+)
+def test_versions_are_compared_as_pip_does(module, monkeypatch, tmp_path, installed, met):
+    from CPS4SegmentationLib import installation
+
+    (tmp_path / "requirements.txt").write_text("timm>=1.10\n")
+    monkeypatch.setattr(installation, "REQUIREMENTS", tmp_path / "requirements.txt")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: installed)
+    assert [str(needed) for needed in installation.missing_packages()] == ([] if met else ["timm>=1.10"])
+
+
 def test_nothing_is_installed_without_consent(module, without):
     from slicer import packaging
 
