@@ -85,14 +85,16 @@ def surface_distances(
     """Return the surface distances of two masks, or None where one is empty.
 
     Args:
-        prediction: bool, any number of axes.
+        prediction: bool, any number of axes; those of length 1 have no surface across them.
         reference: bool, the same shape.
         spacing: voxel size along each array axis, in mm.
     """
     if not (prediction.any() and reference.any()):
         return None
+    flat = tuple(axis for axis, length in enumerate(reference.shape) if length == 1)
+    spacing = tuple(np.delete(spacing, flat))
     (box,) = find_objects((prediction | reference).astype(np.uint8))
-    masks = [np.pad(mask[box], 1) for mask in (prediction, reference)]
+    masks = [np.pad(mask[box].squeeze(flat), 1) for mask in (prediction, reference)]
     surfaces = [mask & ~binary_erosion(mask) for mask in masks]
     ours, theirs = (
         distance_transform_edt(~other, sampling=spacing)[mine] for mine, other in (surfaces, surfaces[::-1])
@@ -126,12 +128,28 @@ def level_agreement(prediction: np.ndarray, reference: np.ndarray) -> LevelAgree
 
     A structure that no predicted structure overlaps counts as wrong.
     """
-    table = confusion(prediction, reference)[1:, 1:]
-    present = np.flatnonzero(confusion(prediction, reference).sum(1)[1:]) + 1
-    best = {int(label): int(table[label - 1].argmax()) + 1 for label in present if table[label - 1].any()}
-    right = sum(best.get(int(label)) == label for label in present)
-    shifts = {_level(label) - _level(found) for label, found in best.items() if _kind(label) == _kind(found)}
-    return LevelAgreement(right, len(present), shifts.pop() if len(shifts) == 1 else None)
+    found = names_found(prediction, reference)
+    right = sum(label == name for label, name in found.items())
+    shifts = {
+        _level(label) - _level(name)
+        for label, name in found.items()
+        if name is not None and _kind(label) == _kind(name)
+    }
+    return LevelAgreement(right, len(found), shifts.pop() if len(shifts) == 1 else None)
+
+
+def names_found(prediction: np.ndarray, reference: np.ndarray) -> dict[int, int | None]:
+    """Return, for each structure of the reference, the label of the predicted one that overlaps it most.
+
+    None where no predicted structure overlaps it.
+    """
+    table = confusion(prediction, reference)[1:]
+    present = np.flatnonzero(table.sum(1)) + 1
+    table = table[:, 1:]
+    return {
+        int(label): int(table[label - 1].argmax()) + 1 if table[label - 1].any() else None
+        for label in present
+    }
 
 
 def _kind(label: int) -> str:
