@@ -23,6 +23,7 @@ from CPS4Core.class_table import BACKGROUND
 from CPS4Core.config import InputSettings
 from CPS4Core.data.best_classes import best_classes
 from CPS4Core.errors import CPS4Error
+from CPS4Core.events import Reporter, Warned, silent
 
 CANONICAL = ("L", "P", "I")
 """Where the axes of a stack of slices point: slices to the left, rows posterior, columns inferior."""
@@ -33,6 +34,8 @@ THICK_MM = 2.0
 """Slices thinner than this can be cut in any direction."""
 CLIP_PERCENT = 0.5
 """Share of the darkest and of the brightest pixels that are clipped before standardising."""
+ONE_SLICE_LACKS = "what lies beside it is missing, and nothing can be measured in 3D"
+"""What the user should know of a scan of one slice."""
 NEGLIGIBLE = 1e-6
 """Weights of an interpolation below this are left out."""
 
@@ -218,23 +221,45 @@ class SliceGrid:
         return tuple(self.size[::-1][axis] for axis in self.order)
 
 
-def check_sagittal(image: sitk.Image, path: Path | None = None) -> None:
-    """Check that the volume can be cut into sagittal slices.
+def check_sagittal(image: sitk.Image, path: Path | None = None, report: Reporter = silent) -> None:
+    """Check that the volume can be cut into sagittal slices, of which one is enough.
+
+    Args:
+        image: a 3D volume.
+        path: where it comes from.
+        report: receives a warning on what a single slice lacks.
 
     Raises:
-        CPS4Error: if it is a stack of thick axial or coronal slices, or has a single sagittal slice.
+        CPS4Error: if it is a stack of thick axial or coronal slices, or a single one of these.
     """
     order, _ = stack_axes(image.GetDirection())
     left_right, *in_plane = (image.GetSpacing()[::-1][axis] for axis in order)
-    for spacing, name in zip(in_plane, ("coronal", "axial"), strict=True):
+    lengths = [image.GetSize()[::-1][axis] for axis in order[1:]]
+    for length, spacing, name in zip(lengths, in_plane, ("coronal", "axial"), strict=True):
+        if length < 2:
+            raise CPS4Error(
+                f"The scan is a single {name} slice.", "Choose the sagittal series of the same study.", path
+            )
         if spacing > THICK_MM and spacing > 2 * left_right and spacing >= max(in_plane):
             raise CPS4Error(
                 f"The scan is a stack of {name} slices, {spacing:.1f} mm apart.",
                 "Choose the sagittal series of the same study.",
                 path,
             )
-    if image.GetSize()[::-1][order[0]] < 2:
-        raise CPS4Error("The scan has only one sagittal slice.", "Choose a series with several slices.", path)
+    if is_single_slice(image):
+        report(Warned(f"The scan is a single sagittal slice: {ONE_SLICE_LACKS}."))
+
+
+def is_single_slice(image: sitk.Image) -> bool:
+    """Return whether a volume is one sagittal slice."""
+    order, _ = stack_axes(image.GetDirection())
+    return image.GetSize()[::-1][order[0]] == 1
+
+
+def warn_of_single_slices(cases: int, report: Reporter) -> None:
+    """Report how many cases of a data set are single slices, if any are."""
+    if cases:
+        report(Warned(f"{cases} {'case is' if cases == 1 else 'cases are'} a single slice: {ONE_SLICE_LACKS}."))
 
 
 def stack_axes(direction: tuple[float, ...]) -> tuple[tuple[int, int, int], tuple[int, ...]]:

@@ -71,6 +71,6 @@ def _size(path: Path) -> tuple[int, ...]:
     size = reader.GetSize()
     if len(size) == 4 and size[3] == 1:
         size = size[:3]
-    if len(size) != 3 or min(size) < 2:
+    if len(size) != 3:
         raise CPS4Error("The image is no stack of slices.", "Save it as one 3D volume.", path)
     return size

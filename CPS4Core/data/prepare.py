@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.data.dataset import CHANNEL, DataSet, open_data_set, write_description
 from CPS4Core.data.dicom import Series, find_series, patient_key, read_series
-from CPS4Core.data.geometry import check_sagittal
+from CPS4Core.data.geometry import check_sagittal, is_single_slice, warn_of_single_slices
 from CPS4Core.data.label_schemes import SCHEMES, class_table
 from CPS4Core.data.splits import write_splits
 from CPS4Core.data.volumes import (
@@ -74,12 +74,12 @@ def prepare_data_set(
         )
     translate = SCHEMES.get(scheme, class_table)
     used: dict[str, Source] = {}
-    failures = []
+    failures, single_slices = [], 0
     for number, each in enumerate(found, start=1):
         cancellation.check()
         name = each.name or f"{'test' if each.test else 'case'}_{number:04d}"
         try:
-            _write_case(each, destination, name, translate)
+            single_slices += _write_case(each, destination, name, translate)
         except CPS4Error as error:
             if error.path is not None and destination in error.path.parents:
                 raise
@@ -88,6 +88,7 @@ def prepare_data_set(
         else:
             used[name] = each
         report(Progress(number, len(found), "Preparing the data set"))
+    warn_of_single_slices(single_slices, report)
     if not used:
         raise CPS4Error("No case could be used.", "See the errors above for each file.", source)
     return _describe(source, destination, used, seed, report, len(failures))
@@ -117,13 +118,17 @@ def _describe(
 
 def _write_case(
     source: Source, destination: Path, name: str, translate: Callable[[sitk.Image], sitk.Image]
-) -> None:
-    """Write the image and the labels of one case; the image last, since it makes the case exist."""
+) -> bool:
+    """Write the image and the labels of one case; the image last, since it makes the case exist.
+
+    Returns:
+        Whether the case is new and a single slice.
+    """
     part = "Ts" if source.test else "Tr"
     image_path = destination / f"images{part}" / f"{name}{CHANNEL}.nii.gz"
     label_path = destination / f"labels{part}" / f"{name}.nii.gz"
     if image_path.exists() and (source.label is None or label_path.exists()):
-        return
+        return False
     image = _read(source.image)
     check_sagittal(image, _where(source))
     if source.label is not None:
@@ -134,6 +139,7 @@ def _write_case(
         except CPS4Error as error:
             raise CPS4Error(error.problem, error.remedy, error.path or source.label) from error
     _write(image, image_path)
+    return is_single_slice(image)
 
 
 def _read(source: Path | Series) -> sitk.Image:

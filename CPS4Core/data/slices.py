@@ -18,7 +18,7 @@ import numpy as np
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import InputSettings
 from CPS4Core.data.dataset import Case
-from CPS4Core.data.geometry import SliceGrid, check_sagittal
+from CPS4Core.data.geometry import SliceGrid, check_sagittal, warn_of_single_slices
 from CPS4Core.data.volumes import read_image, read_labels
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Progress, Reporter, Warned
@@ -85,6 +85,7 @@ def prepare_slices(
                 raise
             report(Warned(f"Left out {case.name}. {error}"))
         report(Progress(done + 1, len(cases), "Preparing slices"))
+    warn_of_single_slices(sum(count == 1 for count in counts.values()), report)
     if not counts:
         raise CPS4Error("No case could be read.", "See the warnings above for each file.")
     return SliceStore(folder, counts)

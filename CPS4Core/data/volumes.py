@@ -35,7 +35,7 @@ def read_image(path: str | Path) -> sitk.Image:
 
     Raises:
         CPS4Error: if the file is missing, empty, truncated or no image; if the image is 4D, in colour, constant,
-            has a single slice, or holds values that are not numbers.
+            has two dimensions, or holds values that are not numbers.
     """
     return check_image(read_volume(path), Path(path))
 
@@ -147,8 +147,10 @@ def _as_volume(image: sitk.Image, path: Path) -> sitk.Image:
             "Save one of them as a file of its own.",
             path,
         )
-    if image.GetDimension() < 3 or min(image.GetSize()) < 2:
+    if image.GetDimension() < 3:
         raise CPS4Error(
-            "The image has only one slice.", "Choose a stack of at least two sagittal slices.", path
+            "The image has two dimensions: how it lies in the body is not known.",
+            "Save it as a volume of one sagittal slice.",
+            path,
         )
     return image

@@ -40,7 +40,7 @@ def attend_volume(
         Cancelled: if the user asked to stop; finished maps stay.
     """
     image = read_image(source)
-    check_sagittal(image, source)
+    check_sagittal(image, source, report)
     reference = None if labels is None else read_labels(labels, like=image)
     mapper = AttentionMapper(model_folder, device)
     volume = mapper.encode(image, cancellation)

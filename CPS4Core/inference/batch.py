@@ -98,7 +98,7 @@ def segment_one(
         Cancelled: if the user asked to stop.
     """
     image = read_image(task.source)
-    check_sagittal(image, task.source)
+    check_sagittal(image, task.source, report)
 
     def progress(slices: int, of: int) -> None:
         report(Progress(done * of + slices, total * of, f"Segmenting {task.source.name}"))

@@ -156,7 +156,7 @@ class Worker:
 
     def _attend(self, request: dict[str, Any], report: Reporter) -> None:
         mapper = self._warm_mapper()
-        volume = self._encoded(mapper, Path(request["input"]))
+        volume = self._encoded(mapper, Path(request["input"]), report)
         folder, prompts = Path(request["output"]), list(request["prompts"])
         for number, text in enumerate(prompts):
             self._cancellation.check()
@@ -175,7 +175,7 @@ class Worker:
         from CPS4Core.inference.attend import draw_panel  # imports matplotlib
 
         mapper = self._warm_mapper()
-        volume = self._encoded(mapper, Path(request["input"]))
+        volume = self._encoded(mapper, Path(request["input"]), report)
         path = Path(request["output"])
         with written_aside(path) as temporary:
             temporary.write_bytes(draw_panel(mapper, volume, list(request["prompts"])))
@@ -215,13 +215,13 @@ class Worker:
             self._segmenter = self._mapper = self._checker = self._volume = None
         return self._model
 
-    def _encoded(self, mapper: AttentionMapper, path: Path) -> EncodedVolume:
+    def _encoded(self, mapper: AttentionMapper, path: Path, report: Reporter) -> EncodedVolume:
         """Return the encoded volume in ``path``, from memory if it is the last one and has not changed."""
         status = path.stat() if path.exists() else None
         key = (path, status and status.st_mtime_ns, status and status.st_size)
         if self._volume is None or self._volume[0] != key:
             image = read_image(path)
-            check_sagittal(image, path)
+            check_sagittal(image, path, report)
             self._volume = (key, mapper.encode(image, self._cancellation))
         return self._volume[1]
 

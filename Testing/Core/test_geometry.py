@@ -259,7 +259,16 @@ def test_sagittal_and_isotropic_volumes_pass(spacing):
     check_sagittal(image)
 
 
-def test_one_sagittal_slice_is_told_so():
-    image, _ = make_volume(np.eye(3), size=(1, 40, 40))
-    with pytest.raises(CPS4Error, match="one sagittal slice"):
+def test_one_sagittal_slice_is_enough_and_what_it_lacks_is_said():
+    said = []
+    check_sagittal(make_volume(np.eye(3), size=(1, 40, 40))[0], report=said.append)
+    assert "single sagittal slice" in said.pop().message
+    check_sagittal(make_volume(np.eye(3), size=(2, 40, 40))[0], report=said.append)
+    assert not said
+
+
+@pytest.mark.parametrize(("size", "name"), [((40, 40, 1), "axial"), ((40, 1, 40), "coronal")])
+def test_one_slice_of_another_direction_is_told_so(size, name):
+    image, _ = make_volume(np.eye(3), size=size)
+    with pytest.raises(CPS4Error, match=f"single {name} slice"):
         check_sagittal(image)
