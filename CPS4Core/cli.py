@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from CPS4Core.cancellation import Cancellation
-from CPS4Core.config import PRESETS, Settings, load_settings
+from CPS4Core.config import PRESETS, load_settings
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Event, Failed, Finished, Reporter
 from CPS4Core.systems import METHODS, OBJECTIVES
@@ -39,7 +39,10 @@ SetOption = Annotated[
     list[str], typer.Option("--set", help="Change a setting: group.field=value. Repeatable.")
 ]
 RatioOption = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the labelled patients to use.")]
-SeedOption = Annotated[int, typer.Option(help="The same seed gives the same run.")]
+SeedOption = Annotated[int, typer.Option(help="The same seed gives the same data set.")]
+RunSeedOption = Annotated[
+    int | None, typer.Option(help="The same seed gives the same run.", show_default="0")
+]
 CacheOption = Annotated[
     Path | None, typer.Option(help="Folder of prepared slices. Default: `preprocessed` in the data set.")
 ]
@@ -110,11 +113,13 @@ def add_case(
 def pretrain(
     data: DataArgument,
     run: RunArgument,
-    objective: Annotated[str, typer.Option(help=f"One of: {', '.join(OBJECTIVES)}.")] = "cps4",
+    objective: Annotated[
+        str | None, typer.Option(help=f"One of: {', '.join(OBJECTIVES)}.", show_default="cps4")
+    ] = None,
     preset: PresetOption = "paper",
     changes: SetOption = [],  # noqa: B006
     ratio: RatioOption = 1.0,
-    seed: SeedOption = 0,
+    seed: RunSeedOption = None,
     device: DeviceOption = "auto",
     cache: CacheOption = None,
     events: EventsOption = False,
@@ -128,7 +133,7 @@ def pretrain(
         run_pretrain(
             data,
             run,
-            _settings(preset, [*changes, f'pretrain.objective="{objective}"'], seed),
+            load_settings(preset, changes, {"pretrain.objective": objective, "seed": seed}),
             ratio=ratio,
             device=choose_device(device),
             report=report,
@@ -147,7 +152,9 @@ def train(
         Path | None,
         typer.Option(help="Model folder of stage 1 (`cps4 pretrain`), for methods that use text."),
     ] = None,
-    method: Annotated[str, typer.Option(help=f"One of: {', '.join(METHODS)}.")] = "cps4",
+    method: Annotated[
+        str | None, typer.Option(help=f"One of: {', '.join(METHODS)}.", show_default="cps4")
+    ] = None,
     start: Annotated[
         Path | None,
         typer.Option(help="Model folder whose network to go on from, such as after adding cases."),
@@ -155,7 +162,7 @@ def train(
     preset: PresetOption = "paper",
     changes: SetOption = [],  # noqa: B006
     ratio: RatioOption = 1.0,
-    seed: SeedOption = 0,
+    seed: RunSeedOption = None,
     device: DeviceOption = "auto",
     cache: CacheOption = None,
     events: EventsOption = False,
@@ -169,7 +176,7 @@ def train(
         run_train(
             data,
             run,
-            _settings(preset, [*changes, f'train.method="{method}"'], seed),
+            load_settings(preset, changes, {"train.method": method, "seed": seed}),
             ratio=ratio,
             encoders=encoders,
             start=start,
@@ -352,10 +359,6 @@ def settings(
 def main() -> None:
     """Run the command line."""
     app()
-
-
-def _settings(preset: str, changes: list[str], seed: int) -> Settings:
-    return load_settings(preset, [*changes, f"seed={seed}"])
 
 
 def _run(job: Callable[[Reporter, Cancellation], Any], events: bool) -> None:

@@ -7,7 +7,7 @@ what ``--set`` takes on the command line: ``--set train.presence_gate=true``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
@@ -199,17 +199,36 @@ SMALL = Settings(
 PRESETS: dict[str, Settings] = {"paper": PAPER, "small": SMALL}
 
 
-def load_settings(preset: str = "paper", changes: Iterable[str] = ()) -> Settings:
-    """Return the settings of ``preset`` with ``changes`` applied, each ``group.field=value`` in JSON.
+def load_settings(
+    preset: str = "paper", changes: Iterable[str] = (), options: Mapping[str, Any] | None = None
+) -> Settings:
+    """Return the settings of ``preset`` with changes applied.
+
+    Args:
+        preset: one of ``PRESETS``.
+        changes: each ``group.field=value`` in JSON; of two of the same field the later one holds.
+        options: values that the user gives by an option of their own, by field; None where it was not given.
 
     Raises:
-        CPS4Error: if the preset, a field or a value is not known or not allowed.
+        CPS4Error: if the preset, a field or a value is not known or not allowed, or a change contradicts an option.
     """
     if preset not in PRESETS:
         raise CPS4Error(f"There is no preset {preset!r}.", f"Choose one of: {', '.join(PRESETS)}.")
     values = PRESETS[preset].model_dump(mode="json")
+    given = {
+        "preset": preset,
+        **{name: value for name, value in (options or {}).items() if value is not None},
+    }
     for change in changes:
-        _apply(values, change)
+        name, value = _parse(change)
+        if given.get(name, value) != value:
+            raise CPS4Error(
+                f"The setting {name!r} is given twice: as {given[name]!r} and as {value!r}.",
+                "Give it once, or the same both times.",
+            )
+        _apply(values, name, value)
+    for name, value in given.items():
+        _apply(values, name, value)
     return parse_settings(values)
 
 
@@ -229,16 +248,21 @@ def parse_settings(values: Any) -> Settings:
         ) from error
 
 
-def _apply(values: dict[str, Any], change: str) -> None:
+def _parse(change: str) -> tuple[str, Any]:
+    """Return the name and the value of ``group.field=value``; what is no JSON is a string."""
     name, separator, text = change.partition("=")
     if not separator:
         raise CPS4Error(f"The setting {change!r} has no value.", "Write it as group.field=value.")
-    *groups, field = name.strip().split(".")
+    try:
+        return name.strip(), json.loads(text)
+    except json.JSONDecodeError:
+        return name.strip(), text.strip()
+
+
+def _apply(values: dict[str, Any], name: str, value: Any) -> None:
+    *groups, field = name.split(".")
     for group in groups:
         values = values.get(group)
         if not isinstance(values, dict):
             raise CPS4Error(f"There is no setting {name!r}.", "See `cps4 settings` for the names.")
-    try:
-        values[field] = json.loads(text)
-    except json.JSONDecodeError:
-        values[field] = text
+    values[field] = value

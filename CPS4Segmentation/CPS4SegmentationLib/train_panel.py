@@ -24,6 +24,8 @@ from CPS4SegmentationLib.settings import remember, setting
 PRESETS = ("small", "paper")
 SCHEMES = ("folder", "dicom", "mrspineseg", "spider", "totalspineseg", "spineps")
 BOTH, STAGE_1, STAGE_2, GO_ON = range(4)
+CHOSEN_ABOVE = ("preset", "train.method", "pretrain.objective")
+"""Settings that have a box, so that the line of settings must not contradict it."""
 MOST_PROBLEMS = 5
 """Problems of a data set that are shown; the log has all."""
 
@@ -183,15 +185,14 @@ class TrainPanel(Panel):
         """Return the commands of the chosen training.
 
         Raises:
-            CPS4Error: if it needs a model that is not there.
+            CPS4Error: if it needs a model that is not there, or a setting is given twice.
         """
         preset, objective = (
             box.itemData(box.currentIndex) for box in (self.ui.presetBox, self.ui.objectiveBox)
         )
-        changes = [each.strip() for each in self.ui.settingsEdit.text.split(";") if each.strip()]
         device = self.logic.device
         common = ["--preset", preset, "--ratio", f"{self.ui.ratioSlider.value / 100:g}", "--device", device]
-        common += [part for change in changes for part in ("--set", change)]
+        common += [part for change in self._changes() for part in ("--set", change)]
         stage_1, stage_2 = Path(self._output) / "stage1", Path(self._output) / "stage2"
         chosen = self.ui.stagesBox.currentIndex
         first = ["pretrain", self._data, str(stage_1), "--objective", objective, *common]
@@ -207,6 +208,17 @@ class TrainPanel(Panel):
         mine = chosen == STAGE_2 and (stage_1 / "model" / "card.json").is_file()
         encoders = stage_1 / "model" if mine else self._model_under_segment()
         return [[*second, "--encoders", str(encoders)]]
+
+    def _changes(self) -> list[str]:
+        """Return the line of settings, one ``group.field=value`` each."""
+        changes = [change.strip() for change in self.ui.settingsEdit.text.split(";") if change.strip()]
+        for name in (change.partition("=")[0].strip() for change in changes):
+            if name in CHOSEN_ABOVE:
+                raise CPS4Error(
+                    _("The setting {name} has a box of its own.").format(name=name),
+                    _("Choose it there, and take it out of More settings."),
+                )
+        return changes
 
     def _model_under_segment(self) -> Path:
         if self.logic.model is None:

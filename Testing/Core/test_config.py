@@ -1,12 +1,16 @@
 """Settings: presets, changes and what is refused."""
 
+import importlib
 import json
 import subprocess
 import sys
 import time
 
 import pytest
+from typer.testing import CliRunner
 
+from CPS4Core.cancellation import Cancellation
+from CPS4Core.cli import app
 from CPS4Core.config import PAPER, load_settings, parse_settings
 from CPS4Core.errors import CPS4Error
 
@@ -38,6 +42,57 @@ def test_a_wrong_change_is_one_clear_error(change):
     with pytest.raises(CPS4Error) as caught:
         load_settings("paper", [change])
     assert "\n" not in str(caught.value)
+
+
+def test_an_option_that_was_not_given_changes_nothing():
+    settings = load_settings("paper", ["train.method=mc_net", "seed=7"], {"train.method": None, "seed": None})
+    assert (settings.train.method, settings.seed) == ("mc_net", 7)
+
+
+def test_an_option_that_was_given_counts():
+    settings = load_settings("paper", ["seed=7"], {"train.method": "ucmt", "seed": 7})
+    assert (settings.train.method, settings.seed) == ("ucmt", 7)
+
+
+@pytest.mark.parametrize(
+    "change", ["train.method=cps4", 'train.method="cps4"', "seed=0", "preset=small", " seed = 1"]
+)
+def test_an_option_and_a_change_that_contradict_each_other_are_one_clear_error(change):
+    with pytest.raises(CPS4Error, match="twice"):
+        load_settings("paper", [change], {"train.method": "mc_net", "seed": 7})
+
+
+@pytest.fixture
+def command_line(monkeypatch):
+    """The command ``cps4`` in this process, whose signals stay those of pytest."""
+    monkeypatch.setattr(Cancellation, "listen_to_signals", lambda self: None)
+    return lambda *arguments: CliRunner().invoke(app, arguments)
+
+
+@pytest.mark.parametrize(
+    ("command", "changes", "expected"),
+    [
+        ("train", ["--set=train.method=mc_net", "--set=seed=7"], ("mc_net", "cps4", 7)),
+        ("train", ["--method=ucmt"], ("ucmt", "cps4", 0)),
+        ("train", ["--method=ucmt", "--seed=3"], ("ucmt", "cps4", 3)),
+        ("pretrain", ["--set=pretrain.objective=clip", "--set=seed=7"], ("cps4", "clip", 7)),
+        ("pretrain", ["--objective=mgca"], ("cps4", "mgca", 0)),
+    ],
+)
+def test_the_command_line_trains_what_was_asked_for(command, changes, expected, command_line, monkeypatch):
+    module = importlib.import_module(f"CPS4Core.training.{command}")
+    settings = []
+    monkeypatch.setattr(module, command, lambda data, run, given, **more: settings.append(given))
+    result = command_line(command, "data", "run", "--device=cpu", *changes)
+    assert result.exit_code == 0, result.output
+    (found,) = settings
+    assert (found.train.method, found.pretrain.objective, found.seed) == expected
+
+
+def test_the_command_line_tells_a_contradiction(command_line):
+    result = command_line("train", "data", "run", "--method=ucmt", "--set=train.method=bcp")
+    assert result.exit_code == 1
+    assert "twice" in result.output and "Traceback" not in result.output
 
 
 def test_an_unknown_preset_lists_those_there_are():

@@ -166,7 +166,9 @@ def test_a_folder_that_is_no_data_set_is_told(module, tmp_path):
     assert "no data set" in panel.ui.dataLabel.text
 
 
-@pytest.mark.parametrize("case", ["no labels", "bad output", "bad setting", "no model to begin with"])
+@pytest.mark.parametrize(
+    "case", ["no labels", "bad output", "bad setting", "contradiction", "no model to begin with"]
+)
 def test_what_cannot_be_trained_is_told_once(module, data, tmp_path, case):
     output, more, words = tmp_path / "out", [], ""
     if case == "no labels":
@@ -179,6 +181,8 @@ def test_what_cannot_be_trained_is_told_once(module, data, tmp_path, case):
         words = "a file"
     elif case == "bad setting":
         more, words = ["train.bach=3"], "bach"
+    elif case == "contradiction":
+        more, words = ["train.method = bcp"], "a box of its own"
     else:
         words = "Choose one under Segment"
     panel = prepared(module, data, output, more)
