@@ -31,115 +31,84 @@ class Structure:
 
     label: int
     """Voxel value in a label map, 1 to 19."""
-    name: str
-    """Full name, which the class prompt spells out: ``Lumbar Vertebra 5``."""
+    kind: Kind
+    level: int
+    """Counted from the sacrum up: 0 the sacrum, 1 L5, to 9 T9. A disc has the level of the bone that it lies on."""
     short: str
     """Clinical short name: ``L5`` or ``L4/L5``."""
-    kind: Kind
+    name: str
+    """Full name, which the class prompt spells out: ``Lumbar Vertebra 5``."""
     color: tuple[int, int, int]
     """Display colour, red, green and blue in 0 to 255."""
     snomed: str
     """SNOMED CT code of the structure."""
     snomed_meaning: str
 
+    @property
+    def is_disc(self) -> bool:
+        """Whether it is a disc; if not, it is a bone."""
+        return self.kind == "disc"
 
-STRUCTURES: tuple[Structure, ...] = (
-    Structure(1, "Sacrum", "S", "sacrum", (216, 101, 79), "54735007", "Sacrum"),
-    Structure(2, "Lumbar Vertebra 5", "L5", "vertebra", (236, 163, 64), "49668003", "L5 vertebra"),
-    Structure(3, "Lumbar Vertebra 4", "L4", "vertebra", (230, 206, 77), "11994002", "L4 vertebra"),
-    Structure(4, "Lumbar Vertebra 3", "L3", "vertebra", (158, 202, 84), "36470004", "L3 vertebra"),
-    Structure(5, "Lumbar Vertebra 2", "L2", "vertebra", (79, 183, 112), "14293000", "L2 vertebra"),
-    Structure(6, "Lumbar Vertebra 1", "L1", "vertebra", (62, 181, 166), "66794005", "L1 vertebra"),
-    Structure(7, "Thoracic Vertebra 12", "T12", "vertebra", (74, 158, 214), "23215003", "T12 vertebra"),
-    Structure(8, "Thoracic Vertebra 11", "T11", "vertebra", (94, 116, 214), "12989004", "T11 vertebra"),
-    Structure(9, "Thoracic Vertebra 10", "T10", "vertebra", (144, 103, 209), "7610001", "T10 vertebra"),
-    Structure(10, "Thoracic Vertebra 9", "T9", "vertebra", (194, 101, 190), "82687006", "T9 vertebra"),
-    Structure(
-        11,
-        "Intervertebral Disc between Lumbar Vertebra 5 and Sacrum",
-        "L5/S",
-        "disc",
-        (250, 190, 170),
-        "715056000",
-        "L5/S1 disc",
-    ),
-    Structure(
-        12,
-        "Intervertebral Disc between Lumbar Vertebra 4 and Lumbar Vertebra 5",
-        "L4/L5",
-        "disc",
-        (141, 90, 25),
-        "84020006",
-        "L4/L5 disc",
-    ),
-    Structure(
-        13,
-        "Intervertebral Disc between Lumbar Vertebra 3 and Lumbar Vertebra 4",
-        "L3/L4",
-        "disc",
-        (246, 236, 178),
-        "62551000",
-        "L3/L4 disc",
-    ),
-    Structure(
-        14,
-        "Intervertebral Disc between Lumbar Vertebra 2 and Lumbar Vertebra 3",
-        "L2/L3",
-        "disc",
-        (86, 122, 30),
-        "67459009",
-        "L2/L3 disc",
-    ),
-    Structure(
-        15,
-        "Intervertebral Disc between Lumbar Vertebra 1 and Lumbar Vertebra 2",
-        "L1/L2",
-        "disc",
-        (184, 234, 199),
-        "80064006",
-        "L1/L2 disc",
-    ),
-    Structure(
-        16,
-        "Intervertebral Disc between Thoracic Vertebra 12 and Lumbar Vertebra 1",
-        "T12/L1",
-        "disc",
-        (20, 105, 108),
-        "76206002",
-        "T12/L1 disc",
-    ),
-    Structure(
-        17,
-        "Intervertebral Disc between Thoracic Vertebra 11 and Thoracic Vertebra 12",
-        "T11/T12",
-        "disc",
-        (176, 216, 245),
-        "1537001",
-        "T11/T12 disc",
-    ),
-    Structure(
-        18,
-        "Intervertebral Disc between Thoracic Vertebra 10 and Thoracic Vertebra 11",
-        "T10/T11",
-        "disc",
-        (48, 62, 140),
-        "34959001",
-        "T10/T11 disc",
-    ),
-    Structure(
-        19,
-        "Intervertebral Disc between Thoracic Vertebra 9 and Thoracic Vertebra 10",
-        "T9/T10",
-        "disc",
-        (214, 190, 240),
-        "113209001",
-        "T9/T10 disc",
-    ),
+    @property
+    def above(self) -> Structure | None:
+        """The next structure towards the head: a bone's disc, a disc's vertebra; None above T9."""
+        if self.is_disc:
+            return BONES[self.level + 1]
+        return DISCS[self.level] if self.level < len(DISCS) else None
+
+    @property
+    def below(self) -> Structure | None:
+        """The next structure towards the tail: a disc's bone, a vertebra's disc; None below the sacrum."""
+        if self.is_disc:
+            return BONES[self.level]
+        return DISCS[self.level - 1] if self.level > 0 else None
+
+
+BONES: tuple[Structure, ...] = (
+    Structure(1, "sacrum", 0, "S", "Sacrum", (216, 101, 79), "54735007", "Sacrum"),
+    Structure(2, "vertebra", 1, "L5", "Lumbar Vertebra 5", (236, 163, 64), "49668003", "L5 vertebra"),
+    Structure(3, "vertebra", 2, "L4", "Lumbar Vertebra 4", (230, 206, 77), "11994002", "L4 vertebra"),
+    Structure(4, "vertebra", 3, "L3", "Lumbar Vertebra 3", (158, 202, 84), "36470004", "L3 vertebra"),
+    Structure(5, "vertebra", 4, "L2", "Lumbar Vertebra 2", (79, 183, 112), "14293000", "L2 vertebra"),
+    Structure(6, "vertebra", 5, "L1", "Lumbar Vertebra 1", (62, 181, 166), "66794005", "L1 vertebra"),
+    Structure(7, "vertebra", 6, "T12", "Thoracic Vertebra 12", (74, 158, 214), "23215003", "T12 vertebra"),
+    Structure(8, "vertebra", 7, "T11", "Thoracic Vertebra 11", (94, 116, 214), "12989004", "T11 vertebra"),
+    Structure(9, "vertebra", 8, "T10", "Thoracic Vertebra 10", (144, 103, 209), "7610001", "T10 vertebra"),
+    Structure(10, "vertebra", 9, "T9", "Thoracic Vertebra 9", (194, 101, 190), "82687006", "T9 vertebra"),
 )
+"""The sacrum and the vertebrae, by level: ``BONES[1]`` is L5."""
+
+
+def _disc(level: int, label: int, color: tuple[int, int, int], snomed: str, snomed_meaning: str) -> Structure:
+    """Return the disc between the bone of ``level`` and the one above it, named after them."""
+    above, below = BONES[level + 1], BONES[level]
+    name = f"Intervertebral Disc between {above.name} and {below.name}"
+    return Structure(
+        label, "disc", level, f"{above.short}/{below.short}", name, color, snomed, snomed_meaning
+    )
+
+
+DISCS: tuple[Structure, ...] = (
+    _disc(0, 11, (250, 190, 170), "715056000", "L5/S1 disc"),
+    _disc(1, 12, (141, 90, 25), "84020006", "L4/L5 disc"),
+    _disc(2, 13, (246, 236, 178), "62551000", "L3/L4 disc"),
+    _disc(3, 14, (86, 122, 30), "67459009", "L2/L3 disc"),
+    _disc(4, 15, (184, 234, 199), "80064006", "L1/L2 disc"),
+    _disc(5, 16, (20, 105, 108), "76206002", "T12/L1 disc"),
+    _disc(6, 17, (176, 216, 245), "1537001", "T11/T12 disc"),
+    _disc(7, 18, (48, 62, 140), "34959001", "T10/T11 disc"),
+    _disc(8, 19, (214, 190, 240), "113209001", "T9/T10 disc"),
+)
+"""The discs, by level: ``DISCS[0]`` lies on the sacrum."""
+
+STRUCTURES: tuple[Structure, ...] = (*BONES, *DISCS)
+"""In the order of their labels."""
 
 BY_LABEL: dict[int, Structure] = {structure.label: structure for structure in STRUCTURES}
 
-HEAD_TO_TAIL: tuple[int, ...] = (10, 19, 9, 18, 8, 17, 7, 16, 6, 15, 5, 14, 4, 13, 3, 12, 2, 11, 1)
+HEAD_TO_TAIL: tuple[int, ...] = tuple(
+    structure.label for structure in sorted(STRUCTURES, key=lambda found: (-found.level, not found.is_disc))
+)
 """Labels from the highest structure, T9, to the lowest, the sacrum: vertebrae and discs alternate."""
 
 

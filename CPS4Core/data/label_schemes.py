@@ -11,31 +11,34 @@ from collections.abc import Callable
 import numpy as np
 import SimpleITK as sitk
 
-from CPS4Core.class_table import BACKGROUND, IGNORE, NUM_CLASSES
+from CPS4Core.class_table import BACKGROUND, BONES, DISCS, IGNORE, NUM_CLASSES
 from CPS4Core.data.geometry import stack_axes
 from CPS4Core.errors import CPS4Error
 
 Scheme = Callable[[sitk.Image], sitk.Image]
 
-SPIDER = {**{k: k + 1 for k in range(1, 10)}, **{200 + k: 10 + k for k in range(1, 10)}}
+SACRUM, *VERTEBRAE = BONES
+
+SPIDER = {
+    **{vertebra.level: vertebra.label for vertebra in VERTEBRAE},
+    **{201 + disc.level: disc.label for disc in DISCS},
+}
 """Vertebrae 1, 2, ... and discs 201, 202, ... count from the lowest upwards."""
 
+_TOTALSPINESEG_BONES = dict(zip(BONES, (50, 45, 44, 43, 42, 41, 32, 31, 30, 29), strict=True))
 TOTALSPINESEG = {
-    **dict(
-        zip((50, 45, 44, 43, 42, 41, 32, 31, 30, 29), range(1, 11), strict=True)
-    ),  # sacrum, L5 to L1, T12 to T9
-    **dict(zip((100, 95, 94, 93, 92, 91, 82, 81, 80), range(11, 20), strict=True)),  # L5-S up to T9-T10
+    **{theirs: bone.label for bone, theirs in _TOTALSPINESEG_BONES.items()},
+    **{50 + _TOTALSPINESEG_BONES[disc.below]: disc.label for disc in DISCS},
     46: IGNORE,  # L6
 }
 
-# Vertebrae L5 to T9, the discs below them (100 + vertebra) and their end-plates (200 + vertebra).
-_SPINEPS_VERTEBRAE = dict(zip((24, 23, 22, 21, 20, 19, 18, 17, 16), range(2, 11), strict=True))
+_SPINEPS_VERTEBRAE = dict(zip(VERTEBRAE, (24, 23, 22, 21, 20, 19, 18, 17, 16), strict=True))
 SPINEPS = {
-    **_SPINEPS_VERTEBRAE,
-    **{100 + theirs: label + 9 for theirs, label in _SPINEPS_VERTEBRAE.items()},
-    **{200 + theirs: label for theirs, label in _SPINEPS_VERTEBRAE.items()},
-    26: 1,
-    **{each: IGNORE for each in (25, 28, 125, 128, 225, 228)},  # L6 and T13, with their discs and end-plates
+    26: SACRUM.label,
+    **{theirs: vertebra.label for vertebra, theirs in _SPINEPS_VERTEBRAE.items()},
+    **{100 + theirs: vertebra.below.label for vertebra, theirs in _SPINEPS_VERTEBRAE.items()},
+    **{200 + theirs: vertebra.label for vertebra, theirs in _SPINEPS_VERTEBRAE.items()},  # its end-plates
+    **{theirs: IGNORE for theirs in (25, 28, 125, 128, 225, 228)},  # L6 and T13, with discs and end-plates
 }
 
 

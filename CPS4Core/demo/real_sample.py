@@ -14,11 +14,10 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL
+from CPS4Core.class_table import BONES, BY_LABEL, DISCS
 from CPS4Core.data.volumes import read_image, read_volume
 from CPS4Core.errors import CPS4Error
 from CPS4Core.files import written_aside
-from CPS4Core.inference.level_order import BONES, DISCS
 from CPS4Core.inference.outputs import write_segmentation
 from CPS4Core.inference.segmenter import Segmenter
 
@@ -72,12 +71,13 @@ def compare(labels: np.ndarray, masks: np.ndarray) -> dict[str, float | str]:
     known = masks < FIRST_ENDPLATE
     bone = (masks > 0) & (masks < FIRST_DISC)
     disc = (masks >= FIRST_DISC) & known
-    bones_found = np.isin(labels, list(BONES))
+    bones_found = np.isin(labels, [bone.label for bone in BONES])
+    discs_found = np.isin(labels, [disc.label for disc in DISCS])
     names = [_commonest_name(labels[bones_found & (masks == value)]) for value in np.unique(masks[bone])]
-    order = [BY_LABEL[label].short for label in HEAD_TO_TAIL if label in BONES]
+    order = [bone.short for bone in reversed(BONES)]
     return {
         "vertebrae, Dice": _dice(bones_found & known, bone),
-        "discs, Dice": _dice(np.isin(labels, list(DISCS)) & known, disc),
+        "discs, Dice": _dice(discs_found & known, disc),
         "vertebrae named": ", ".join(names),
         "names in order": "yes" if ",".join(names) in ",".join(order) else "no",
     }

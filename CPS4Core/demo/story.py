@@ -10,7 +10,7 @@ import pandas as pd
 import SimpleITK as sitk
 import torch
 
-from CPS4Core.class_table import HEAD_TO_TAIL, short_name
+from CPS4Core.class_table import BONES, DISCS, HEAD_TO_TAIL, short_name
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.data.volumes import case_name, read_image, read_labels, read_volume
 from CPS4Core.demo.journey import Journey
@@ -22,6 +22,8 @@ from CPS4Core.inference.attention import AttentionMapper
 from CPS4Core.model_folder import read_card
 from CPS4Core.training.run_folder import read_curves
 
+LOWEST_LEVEL = 2
+"""Of the real sample, taken for L4: its masks do not say."""
 LOSSES = {
     "total": "total",
     "token": "token (eq. 1)",
@@ -240,13 +242,13 @@ def _canonical(journey: Journey, image_path: Path, labels_path: Path) -> tuple[n
 
 
 def _as_classes(masks: sitk.Image) -> sitk.Image:
-    """Return instance masks in class colours, as if the lowest vertebra were L4."""
+    """Return instance masks as class labels, as if the lowest vertebra were L4."""
     array = sitk.GetArrayFromImage(masks).astype(int)
     labels = np.zeros(array.shape, np.uint8)
-    for values, lowest in ((range(1, 100), 3), (range(100, 200), 12)):
+    for values, structures in ((range(1, 100), BONES), (range(100, 200), DISCS)):
         found = [value for value in np.unique(array) if value in values]
-        for level, value in enumerate(reversed(found)):
-            labels[array == value] = lowest + level
+        for value, structure in zip(reversed(found), structures[LOWEST_LEVEL:], strict=False):
+            labels[array == value] = structure.label
     image = sitk.GetImageFromArray(labels)
     image.CopyInformation(masks)
     return image

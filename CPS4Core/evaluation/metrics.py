@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects
 
-from CPS4Core.class_table import BACKGROUND, IGNORE, NUM_CLASSES
+from CPS4Core.class_table import BACKGROUND, BY_LABEL, IGNORE, NUM_CLASSES
 
 
 @dataclass(frozen=True)
@@ -130,11 +130,8 @@ def level_agreement(prediction: np.ndarray, reference: np.ndarray) -> LevelAgree
     """
     found = names_found(prediction, reference)
     right = sum(label == name for label, name in found.items())
-    shifts = {
-        _level(label) - _level(name)
-        for label, name in found.items()
-        if name is not None and _kind(label) == _kind(name)
-    }
+    pairs = [(BY_LABEL[label], BY_LABEL[name]) for label, name in found.items() if name is not None]
+    shifts = {true.level - said.level for true, said in pairs if true.is_disc == said.is_disc}
     return LevelAgreement(right, len(found), shifts.pop() if len(shifts) == 1 else None)
 
 
@@ -150,12 +147,3 @@ def names_found(prediction: np.ndarray, reference: np.ndarray) -> dict[int, int 
         int(label): int(table[label - 1].argmax()) + 1 if table[label - 1].any() else None
         for label in present
     }
-
-
-def _kind(label: int) -> str:
-    return "disc" if label >= 11 else "bone"
-
-
-def _level(label: int) -> int:
-    """Return the level counted from the sacrum up, which both vertebrae (1-10) and discs (11-19) follow."""
-    return label - 11 if _kind(label) == "disc" else label - 1

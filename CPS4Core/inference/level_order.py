@@ -11,10 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import label as connected
 
-from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, NUM_CLASSES
-
-BONES = frozenset(label for label, structure in BY_LABEL.items() if structure.kind != "disc")
-DISCS = frozenset(BY_LABEL) - BONES
+from CPS4Core.class_table import BONES, BY_LABEL, DISCS, HEAD_TO_TAIL, NUM_CLASSES, Structure
 
 SMALLEST_SHARE = 0.1
 """A piece smaller than this share of the largest of its kind is a speck, and keeps its name."""
@@ -47,7 +44,7 @@ def relabel_by_order(labels: np.ndarray) -> np.ndarray:
     Returns:
         Labels of the same shape: the same voxels are structure, some under another name.
     """
-    pieces = [piece for labels_of_kind in (BONES, DISCS) for piece in _structures(labels, labels_of_kind)]
+    pieces = [piece for kind in (BONES, DISCS) for piece in _structures(labels, kind)]
     pieces.sort(key=lambda piece: piece.column)
     if not pieces:
         return labels
@@ -57,16 +54,16 @@ def relabel_by_order(labels: np.ndarray) -> np.ndarray:
     return named
 
 
-def _structures(labels: np.ndarray, kind: frozenset[int]) -> list[Piece]:
+def _structures(labels: np.ndarray, kind: tuple[Structure, ...]) -> list[Piece]:
     """Return the structures of a kind, head to tail; pieces with several names at one height are one structure."""
     pieces, heights = [], []
-    for label in sorted(kind):
-        components, count = connected(labels == label)
+    for structure in kind:
+        components, count = connected(labels == structure.label)
         for number in range(1, count + 1):
             mask = components == number
             columns = np.nonzero(mask)[2]
             votes = np.zeros(NUM_CLASSES, int)
-            votes[label] = len(columns)
+            votes[structure.label] = len(columns)
             pieces.append(Piece(mask, float(columns.mean()), votes))
             heights.append(np.ptp(columns) + 1)
     if not pieces:
@@ -90,7 +87,9 @@ def _best_names(pieces: list[Piece]) -> list[int]:
     neither repeat nor go back; a place may be skipped, for a structure that was not found.
     """
 
-    allowed = np.array([[(label in DISCS) == _is_disc(piece) for label in HEAD_TO_TAIL] for piece in pieces])
+    allowed = np.array(
+        [[BY_LABEL[label].is_disc == _is_disc(piece) for label in HEAD_TO_TAIL] for piece in pieces]
+    )
     votes = np.array([[piece.votes[label] for label in HEAD_TO_TAIL] for piece in pieces], float)
     gain = np.where(allowed, votes, -np.inf)
     best, came_from = gain[0], []
@@ -119,4 +118,4 @@ def _running_argmax(values: np.ndarray) -> np.ndarray:
 
 
 def _is_disc(piece: Piece) -> bool:
-    return int(piece.votes.argmax()) in DISCS
+    return BY_LABEL[int(piece.votes.argmax())].is_disc

@@ -6,49 +6,29 @@ structure is lost and moving back restores every name.
 
 from __future__ import annotations
 
-import re
-
 from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, Structure, find_label
 
+LADDER: tuple[str, ...] = (
+    *(name for upper in range(1, 9) for name in (f"T{upper}", f"T{upper}/T{upper + 1}")),
+    *(BY_LABEL[label].short for label in HEAD_TO_TAIL),
+    *(name for upper in range(1, 5) for name in (f"S{upper}/S{upper + 1}", f"S{upper + 1}")),
+)
+"""From T1 to S5; bones and discs alternate."""
 BONE_TO_BONE = 2
-"""Steps on the ladder from one vertebra to the next: bones and discs alternate."""
-LOWEST = len(HEAD_TO_TAIL) - 1
-"""Step of the sacrum. T9 has step 0; structures above it have negative steps."""
+"""Steps on the ladder from one vertebra to the next."""
 OUTSIDE_COLOUR = (160, 160, 160)
 
 
 def step_of(name: str) -> int | None:
     """Return the step of a structure on the ladder, None if the name is no level."""
-    label = find_label(name)
-    if label in BY_LABEL:
-        return HEAD_TO_TAIL.index(label)
-    if match := re.fullmatch(r"T(\d+)(?:/T(\d+))?", name):
-        upper, lower = int(match[1]), match[2]
-        above = 2 * (9 - upper)
-        if not 1 <= upper <= 8 or (lower is not None and int(lower) != upper + 1):
-            return None
-        return -above + (1 if lower is not None else 0)
-    if match := re.fullmatch(r"S(\d+)(?:/S(\d+))?", name):
-        upper, lower = int(match[1]), match[2]
-        if lower is not None:
-            return LOWEST + 2 * upper - 1 if int(lower) == upper + 1 else None
-        return LOWEST + 2 * (upper - 1) if upper >= 2 else None
-    return None
+    structure = structure_named(name)
+    on_ladder = name if structure is None else structure.short
+    return LADDER.index(on_ladder) if on_ladder in LADDER else None
 
 
 def name_at(step: int) -> str | None:
     """Return the name of the structure at a step, None where there is no vertebra any more."""
-    if 0 <= step <= LOWEST:
-        return BY_LABEL[HEAD_TO_TAIL[step]].short
-    if step < 0:
-        upper = 9 - (-step + 1) // 2
-        if upper < 1:
-            return None
-        return f"T{upper}" if step % 2 == 0 else f"T{upper}/T{upper + 1}"
-    upper = (step - LOWEST + 1) // 2
-    if upper > 4:
-        return None
-    return f"S{upper + 1}" if (step - LOWEST) % 2 == 0 else f"S{upper}/S{upper + 1}"
+    return LADDER[step] if 0 <= step < len(LADDER) else None
 
 
 def moved(name: str, levels: int) -> str | None:
@@ -66,5 +46,6 @@ def structure_named(name: str) -> Structure | None:
 
 
 def is_disc(name: str) -> bool:
-    """Whether a level is a disc."""
-    return "/" in name
+    """Whether a structure is a level, and a disc."""
+    step = step_of(name)
+    return step is not None and step % BONE_TO_BONE == 1

@@ -3,7 +3,9 @@
 import pytest
 
 from CPS4Core.class_table import (
+    BONES,
     BY_LABEL,
+    DISCS,
     HEAD_TO_TAIL,
     NUM_CLASSES,
     STRUCTURES,
@@ -33,6 +35,20 @@ def test_vertebrae_and_discs_alternate_from_head_to_tail():
     assert shorts[-1] == "S"
     for above, disc, below in zip(shorts[::2], shorts[1::2], shorts[2::2], strict=False):
         assert disc == f"{above}/{below}"
+
+
+def test_structures_know_their_level_and_their_neighbours():
+    assert [(bone.short, bone.level) for bone in BONES[:3]] == [("S", 0), ("L5", 1), ("L4", 2)]
+    assert [(disc.short, disc.level) for disc in DISCS[:2]] == [("L5/S", 0), ("L4/L5", 1)]
+    assert [structure.level for structure in BONES] == list(range(10))
+    assert [structure.level for structure in DISCS] == list(range(9))
+    walked, structure = [], BY_LABEL[HEAD_TO_TAIL[0]]
+    assert structure.above is None
+    while structure is not None:
+        assert structure.below is None or structure.below.above is structure
+        walked.append(structure.label)
+        structure = structure.below
+    assert tuple(walked) == HEAD_TO_TAIL
 
 
 def test_prompts_follow_the_template():
