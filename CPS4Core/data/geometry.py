@@ -259,7 +259,9 @@ def is_single_slice(image: sitk.Image) -> bool:
 def warn_of_single_slices(cases: int, report: Reporter) -> None:
     """Report how many cases of a data set are single slices, if any are."""
     if cases:
-        report(Warned(f"{cases} {'case is' if cases == 1 else 'cases are'} a single slice: {ONE_SLICE_LACKS}."))
+        report(
+            Warned(f"{cases} {'case is' if cases == 1 else 'cases are'} a single slice: {ONE_SLICE_LACKS}.")
+        )
 
 
 def stack_axes(direction: tuple[float, ...]) -> tuple[tuple[int, int, int], tuple[int, ...]]:

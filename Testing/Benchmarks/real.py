@@ -37,15 +37,15 @@ import SimpleITK as sitk
 import torch
 from scipy.ndimage import center_of_mass, distance_transform_edt
 
-from CPS4Core.anatomy import BACKGROUND, BY_LABEL, IGNORE, short_name
+from CPS4Core.class_table import BACKGROUND, BY_LABEL, IGNORE, short_name
 from CPS4Core.config import InputSettings
 from CPS4Core.data.geometry import SliceGrid, check_sagittal
 from CPS4Core.data.volumes import case_name, check_same_grid, read_image, read_labels, read_volume
-from CPS4Core.evaluation.figures import fullest_slice, overlay
+from CPS4Core.devices import choose_device
 from CPS4Core.evaluation.metrics import names_found, overlap, surface_distances
+from CPS4Core.figures import fullest_slice, overlay
 from CPS4Core.files import write_json
 from CPS4Core.inference.segmenter import Segmenter
-from CPS4Core.training.devices import choose_device
 
 DATA = Path(__file__).parents[3] / "shared/data"
 BAND_MM = 3.0
@@ -189,9 +189,7 @@ def try_scan(segmenter: Segmenter, scan: Scan, options: dict[str, Any]) -> Resul
     spacing = scan.image.GetSpacing()[::-1]
     tried = [(score(prediction, reference, spacing), reference) for reference in scan.references]
     scores, reference = max(tried, key=lambda each: (each[0]["levels_right"], each[0]["by_name"]))
-    return Result(
-        scan.name, {**scores, "seconds": seconds}, middle_slice(scan.image, reference, prediction)
-    )
+    return Result(scan.name, {**scores, "seconds": seconds}, middle_slice(scan.image, reference, prediction))
 
 
 def middle_slice(image: sitk.Image, reference: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, ...]:

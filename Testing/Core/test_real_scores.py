@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "Benchmarks"))
 
 from real import held_out, known_around_bodies, named_from, score
 
-from CPS4Core.anatomy import IGNORE
+from CPS4Core.class_table import IGNORE
 
 SPACING = (4.0, 1.0, 1.0)
 
