@@ -1,5 +1,7 @@
 """The Slicer module CPS4: segment vertebrae and discs, see why, correct, train. It only wires the parts together."""
 
+import sys
+
 import qt
 import slicer
 import vtk
@@ -81,6 +83,13 @@ class CPS4SegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """The user opens the module, maybe after editing elsewhere."""
         self.initializeParameterNode()
         self._refresh()
+
+    def onReload(self):
+        """Run what is on disk by now: Slicer itself reads only this file again, not the panels."""
+        for name in list(sys.modules):
+            if name.partition(".")[0] in ("CPS4SegmentationLib", "CPS4Core"):
+                del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
 
     def exit(self):
         """The user leaves the module; jobs go on."""

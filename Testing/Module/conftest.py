@@ -69,6 +69,23 @@ def module(slicer_harness: Any, trained: Path) -> Any:
 
 
 @pytest.fixture
+def without_checkout(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Import the module and its engine anew, and not from the checkout; other tests get theirs back."""
+    own = ("CPS4Core", "CPS4Segmentation", "CPS4SegmentationLib")
+
+    def take_out() -> dict[str, Any]:
+        return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in own}
+
+    before = take_out()
+    root = Path(__file__).parents[2]
+    places = (root, root / "CPS4Segmentation")
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if Path(each or ".").resolve() not in places])
+    yield
+    take_out()
+    sys.modules.update(before)
+
+
+@pytest.fixture
 def capture_slot_errors(qtbot: Any) -> Any:
     """`with capture_slot_errors() as errors:` for a slot that raises, as one under tryWithErrorDisplay does."""
 

@@ -34,22 +34,6 @@ def test_every_file_of_the_engine_is_installed(installed):
     assert (installed / "Resources" / "CPS4.term.json").is_file()
 
 
-@pytest.fixture
-def without_checkout(monkeypatch):
-    """Import the module and its engine anew, and not from the checkout; other tests get theirs back."""
-    own = ("CPS4Core", "CPS4Segmentation", "CPS4SegmentationLib")
-
-    def take_out():
-        return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in own}
-
-    before = take_out()
-    places = (ROOT, ROOT / "CPS4Segmentation")
-    monkeypatch.setattr(sys, "path", [each for each in sys.path if Path(each or ".").resolve() not in places])
-    yield
-    take_out()
-    sys.modules.update(before)
-
-
 def test_the_installed_module_segments(installed, without_checkout, monkeypatch, slicer_harness, trained):
     monkeypatch.setattr(module_under_test, "MODULE", installed / "CPS4Segmentation.py")
     module = module_under_test.Module(slicer_harness, trained)
