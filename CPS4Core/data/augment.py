@@ -73,12 +73,6 @@ def draw(
     return Augmentation(grid, torch.from_numpy(contrast).to(device))
 
 
-def unchanged(count: int, size: tuple[int, int], device: torch.device) -> Augmentation:
-    """Return the augmentation that leaves ``count`` slices as they are, but for upsampling attention."""
-    zeros = torch.zeros(count, device=device)
-    return Augmentation(_grid(size, zeros, zeros, torch.zeros(count, 2, 1, 1, device=device)), zeros + 1)
-
-
 def _draw_one(size: tuple[int, int], settings: AugmentSettings, random: np.random.Generator) -> tuple:
     angle = math.radians(random.uniform(-settings.rotation_degrees, settings.rotation_degrees))
     shift = random.uniform(-settings.shift, settings.shift)

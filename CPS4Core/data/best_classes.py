@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from CPS4Core.data.geometry import Axis
+from CPS4Core.data.axis import Axis
 
 
 def best_classes(scores: Tensor, best: Tensor, rows: Axis, columns: Axis) -> Tensor:

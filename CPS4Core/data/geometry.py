@@ -9,18 +9,16 @@ centres.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 import torch
-from scipy.interpolate import make_interp_spline
-from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from CPS4Core.class_table import BACKGROUND
 from CPS4Core.config import InputSettings
+from CPS4Core.data.axis import Axis
 from CPS4Core.data.best_classes import best_classes
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Reporter, Warned, silent
@@ -28,75 +26,12 @@ from CPS4Core.events import Reporter, Warned, silent
 CANONICAL = ("L", "P", "I")
 """Where the axes of a stack of slices point: slices to the left, rows posterior, columns inferior."""
 OPPOSITE = {"L": "R", "R": "L", "P": "A", "A": "P", "I": "S", "S": "I"}
-CANVAS_STEP = 32
-"""A canvas grows to multiples of this, which every network and vision transformer here can take."""
 THICK_MM = 2.0
 """Slices thinner than this can be cut in any direction."""
 CLIP_PERCENT = 0.5
 """Share of the darkest and of the brightest pixels that are clipped before standardising."""
 ONE_SLICE_LACKS = "what lies beside it is missing, and nothing can be measured in 3D"
 """What the user should know of a scan of one slice."""
-NEGLIGIBLE = 1e-6
-"""Weights of an interpolation below this are left out."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """How one in-plane axis of the canvas samples that of the volume: position = start + step * pixel."""
-
-    length: int
-    """Pixels of the volume."""
-    canvas: int
-    """Pixels of the canvas."""
-    start: float
-    step: float
-
-    @property
-    def positions(self) -> np.ndarray:
-        """Where each canvas pixel lies, in pixels of the volume."""
-        return self.start + self.step * np.arange(self.canvas)
-
-    @property
-    def inside(self) -> np.ndarray:
-        """Which canvas pixels lie in the volume."""
-        return (self.positions >= -0.5) & (self.positions <= self.length - 0.5)
-
-    @property
-    def window(self) -> slice:
-        """The same as a range."""
-        places = np.flatnonzero(self.inside)
-        return slice(int(places[0]), int(places[-1]) + 1)
-
-    @property
-    def cubic(self) -> np.ndarray:
-        """Matrix (canvas, length) that interpolates with cubic splines, smoothing first where it shrinks."""
-        return _cubic_matrix(self)
-
-    def resample(self, values: Tensor) -> Tensor:
-        """Return ``cubic @ values``, float32: values (..., length, n) at the canvas pixels (..., canvas, n)."""
-        resampled = values.new_zeros(*values.shape[:-2], self.canvas, values.shape[-1])
-        for start in range(0, self.canvas, CANVAS_STEP):
-            rows = slice(start, start + CANVAS_STEP)
-            # A spline reaches only so far: most of the matrix is zero.
-            used = np.flatnonzero(self.cubic[rows].any(0))
-            if len(used):
-                columns = slice(used[0], used[-1] + 1)
-                weights = torch.from_numpy(self.cubic[rows, columns])
-                resampled[..., rows, :] = weights @ values[..., columns, :]
-        return resampled
-
-    def back(self) -> tuple[slice, np.ndarray, np.ndarray]:
-        """Return how values on the canvas are interpolated linearly at the volume's pixels.
-
-        Returns:
-            The volume's pixels that lie on the canvas, for each the canvas pixel before it, and the weight of the one
-            after.
-        """
-        low = max(0, int(np.ceil(self.start - self.step / 2)))
-        high = min(self.length, int(np.floor(self.start + self.step * (self.canvas - 0.5))) + 1)
-        position = ((np.arange(low, high) - self.start) / self.step).clip(0, self.canvas - 1)
-        before = np.minimum(position.astype(int), self.canvas - 2)
-        return slice(low, high), before, (position - before).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -132,11 +67,11 @@ class SliceGrid:
         spacing = [image.GetSpacing()[::-1][axis] for axis in order]
         if settings.spacing_mm is None:
             # The paper: the centre half of the rows and all columns, stretched to the canvas.
-            rows = _stretched(lengths[1], settings.size[0], lengths[1] / 4, lengths[1] / 2)
-            columns = _stretched(lengths[2], settings.size[1], 0.0, float(lengths[2]))
+            rows = Axis.stretched(lengths[1], settings.size[0], lengths[1] / 4, lengths[1] / 2)
+            columns = Axis.stretched(lengths[2], settings.size[1], 0.0, float(lengths[2]))
         else:
             rows, columns = (
-                _centred(length, pixels, settings.spacing_mm / mm, whole)
+                Axis.centred(length, pixels, settings.spacing_mm / mm, whole)
                 for length, pixels, mm in zip(lengths[1:], settings.size, spacing[1:], strict=True)
             )
         return cls(
@@ -149,12 +84,6 @@ class SliceGrid:
             rows,
             columns,
         )
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """Distance between slices and between the canvas's rows and columns, in mm."""
-        slices, rows, columns = (self.spacing[::-1][axis] for axis in self.order)
-        return slices, rows * self.rows.step, columns * self.columns.step
 
     def crop(self, stack: np.ndarray) -> np.ndarray:
         """Return the part of slices (..., AP, SI) that lies inside the volume, without the empty canvas; a view."""
@@ -201,8 +130,8 @@ class SliceGrid:
         """Return values on the canvas (slices, AP, SI) on the volume's own grid, float32, linear; 0 outside."""
         stack = np.zeros(self._stack_shape(), np.float32)
         rows, columns = self.rows.back(), self.columns.back()
-        for plane, each in zip(stack, values, strict=True):
-            plane[rows[0], columns[0]] = _interpolate(each.astype(np.float32), rows, columns)
+        for plane, found in zip(stack, values, strict=True):
+            plane[rows[0], columns[0]] = _interpolate(found.astype(np.float32), rows, columns)
         return self.to_image(stack)
 
     def to_image(self, stack: np.ndarray) -> sitk.Image:
@@ -280,31 +209,6 @@ def stack_axes(direction: tuple[float, ...]) -> tuple[tuple[int, int, int], tupl
     )
     flips = tuple(k for k, wanted in enumerate(CANONICAL) if pointing[order[k]] != wanted)
     return order, flips
-
-
-def _stretched(length: int, canvas: int, first_edge: float, extent: float) -> Axis:
-    """Return the axis whose canvas covers ``extent`` pixels from ``first_edge``, both between pixels."""
-    step = extent / canvas
-    return Axis(length, canvas, first_edge + step / 2 - 0.5, step)
-
-
-def _centred(length: int, canvas: int, step: float, whole: bool) -> Axis:
-    """Return the axis whose canvas has its centre in the volume's centre."""
-    if whole:
-        needed = int(np.ceil(length / step - 1e-6))
-        canvas = max(canvas, -(-needed // CANVAS_STEP) * CANVAS_STEP)
-    return Axis(length, canvas, (length - 1) / 2 - step * (canvas - 1) / 2, step)
-
-
-@lru_cache(maxsize=16)
-def _cubic_matrix(axis: Axis) -> np.ndarray:
-    identity = np.eye(axis.length)
-    if axis.step > 1:
-        identity = gaussian_filter1d(identity, (axis.step - 1) / 2, axis=0, mode="nearest")
-    spline = make_interp_spline(np.arange(axis.length), identity, k=min(3, axis.length - 1))
-    matrix = spline(axis.positions.clip(0, axis.length - 1))
-    matrix[np.abs(matrix) < NEGLIGIBLE] = 0
-    return (matrix * axis.inside[:, None]).astype(np.float32)
 
 
 def _interpolate(values: np.ndarray, rows: tuple, columns: tuple) -> np.ndarray:

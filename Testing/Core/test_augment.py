@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from CPS4Core.config import AugmentSettings
-from CPS4Core.data.augment import draw, unchanged
+from CPS4Core.data.augment import draw
 from CPS4Core.vision_language.maps import upsample
 
 CPU = torch.device("cpu")
@@ -27,9 +27,9 @@ def test_nothing_drawn_changes_nothing():
     assert change.inside.all()
 
 
-def test_unchanged_attention_is_plain_upsampling():
+def test_attention_is_upsampled_plainly_where_nothing_is_drawn():
     attention = torch.rand(2, 20, 4, 8)
-    ours = unchanged(2, (64, 128), CPU).attention(attention)
+    ours = draw((64, 128), STILL, [[0], [1]], CPU).attention(attention)
     torch.testing.assert_close(ours, upsample(attention, (64, 128)), atol=1e-5, rtol=0)
 
 
