@@ -143,6 +143,11 @@ class TrainSettings(Group):
     presence_threshold: float = Field(default=0.5, ge=0.0, le=1.0)
     """Least peak attention of a class that counts as present."""
 
+    @property
+    def least_peak(self) -> float:
+        """Least peak attention of a class that counts as present; 0 without the gate."""
+        return self.presence_threshold if self.presence_gate else 0.0
+
 
 class Settings(Group):
     """Everything that determines a run, apart from the data."""

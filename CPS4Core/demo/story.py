@@ -17,8 +17,8 @@ from CPS4Core.demo.journey import Journey
 from CPS4Core.demo.report import Report
 from CPS4Core.figures import curves, fullest_slice, overlay
 from CPS4Core.files import written_aside
-from CPS4Core.inference.attend import draw_panel
 from CPS4Core.inference.attention import AttentionMapper
+from CPS4Core.inference.attention_figure import draw_panel
 from CPS4Core.model_folder import read_card
 from CPS4Core.training.run_folder import read_curves
 

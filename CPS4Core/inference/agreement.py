@@ -135,8 +135,7 @@ class Checker:
 
     def _prompt_labels(self, slices: Tensor, cancellation: Cancellation | None) -> Iterator[Tensor]:
         """Yield the merged class prompt maps, int64, (few, AP, SI), a few slices at a time."""
-        train = self.mapper.settings.train
-        least_peak = train.presence_threshold if train.presence_gate else 0.0
+        least_peak = self.mapper.settings.train.least_peak
         for few in slices.squeeze(1).split(SLICES_AT_ONCE):
             if cancellation is not None:
                 cancellation.check()

@@ -1,8 +1,8 @@
-"""What `cps4 attend` does: attention maps, binary maps and a figure like the paper's Fig. 5."""
+"""Attention maps in files: what `cps4 attend` and the worker write."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ from CPS4Core.class_table import HEAD_TO_TAIL, short_name
 from CPS4Core.data.geometry import check_sagittal
 from CPS4Core.data.volumes import case_name, read_image, read_labels
 from CPS4Core.events import Artifact, Finished, Progress, Reporter
-from CPS4Core.figures import PromptPanel, attention_panel, fullest_slice
 from CPS4Core.files import written_aside
 from CPS4Core.inference.attention import AttentionMapper, EncodedVolume
 from CPS4Core.inference.outputs import write_map, write_segmentation
@@ -29,7 +28,7 @@ def attend_volume(
     report: Reporter,
     cancellation: Cancellation,
 ) -> None:
-    """Write the maps of ``prompts`` over the volume in ``source`` to the folder ``target``.
+    """Write the maps of ``prompts`` over the volume in ``source``, and a figure of them, to the folder ``target``.
 
     Args:
         prompts: class names or any text; all classes, head to tail, if empty.
@@ -45,42 +44,70 @@ def attend_volume(
     mapper = AttentionMapper(model_folder, device)
     volume = mapper.encode(image, cancellation)
     chosen = list(prompts) or [short_name(label) for label in HEAD_TO_TAIL]
-    for number, text in enumerate(chosen):
-        cancellation.check()
-        found = mapper.attend(volume, text)
-        stem = f"{case_name(source)}_{_file_name(text)}"
-        write_map(found.attention, target / f"{stem}_attention.nii.gz")
-        write_segmentation(found.binary, target / f"{stem}_binary.nii.gz")
-        details = {"prompt": found.prompt, "label": found.label, "peak": found.peak}
-        report(Artifact("attention", str(target / f"{stem}_attention.nii.gz"), details))
-        report(Progress(number + 1, len(chosen), "Attention maps"))
-    figure = target / f"{case_name(source)}_attention.png"
-    reference_slices = None if reference is None else volume.grid.labels_to_slices(reference)
-    with written_aside(figure) as temporary:
-        temporary.write_bytes(draw_panel(mapper, volume, chosen, reference_slices))
-    report(Artifact("figure", str(figure)))
+    case = case_name(source)
+    write_maps(mapper, volume, _named(case, chosen), target, ".nii.gz", report, cancellation)
+    truth = None if reference is None else volume.grid.labels_to_slices(reference)
+    write_figure(mapper, volume, chosen, target / f"{case}_attention.png", report, truth)
     report(Finished())
 
 
-def draw_panel(
-    mapper: AttentionMapper, volume: EncodedVolume, prompts: Sequence[str], labels: np.ndarray | None = None
-) -> bytes:
-    """Return a PNG of what ``prompts`` attend to in one slice.
+def write_maps(
+    mapper: AttentionMapper,
+    volume: EncodedVolume,
+    prompts: Mapping[str, str],
+    folder: Path,
+    suffix: str,
+    report: Reporter,
+    cancellation: Cancellation,
+) -> None:
+    """Write the attention map and the binary map of each prompt to ``folder``, and report them.
 
-    The slice is the middle one, or with ``labels`` (slices, AP, SI) the one that shows most structures.
+    Args:
+        prompts: by the name that their files begin with: class names or any text.
+        suffix: of the files, such as ``.nrrd``.
+
+    Raises:
+        CPS4Error: if the folder cannot be written.
+        Cancelled: if the user asked to stop; finished maps stay.
     """
-    k = len(volume.slices) // 2 if labels is None else fullest_slice(labels)
-    crop = volume.grid.crop
-    panels = []
-    for text in prompts:
-        _, label = mapper.prompt_for(text)
-        attention, binary = mapper.slice_maps(volume, text, k)
-        truth = None if labels is None or label is None else crop(labels[k] == label)
-        title = text if label is None else short_name(label)
-        panels.append(PromptPanel(title, crop(attention), crop(binary), truth))
-    return attention_panel(crop(volume.slices[k]), panels)
+    for number, (name, text) in enumerate(prompts.items(), start=1):
+        cancellation.check()
+        found = mapper.attend(volume, text)
+        attention, binary = (folder / f"{name}_{kind}{suffix}" for kind in ("attention", "binary"))
+        write_map(found.attention, attention)
+        write_segmentation(found.binary, binary)
+        details = {"prompt": found.prompt, "label": found.label, "peak": found.peak, "binary": str(binary)}
+        report(Artifact("attention", str(attention), details))
+        report(Progress(number, len(prompts), "Attention maps"))
 
 
-def _file_name(text: str) -> str:
-    """Return ``text`` as a part of a file name: letters and digits, at most 40 characters."""
-    return "".join(each if each.isalnum() else "-" for each in text).strip("-")[:40] or "prompt"
+def write_figure(
+    mapper: AttentionMapper,
+    volume: EncodedVolume,
+    prompts: Sequence[str],
+    path: Path,
+    report: Reporter,
+    labels: np.ndarray | None = None,
+) -> None:
+    """Write a figure of what ``prompts`` attend to (see ``draw_panel``) to ``path``, and report it.
+
+    Raises:
+        CPS4Error: if the file cannot be written.
+    """
+    from CPS4Core.inference.attention_figure import (
+        draw_panel,  # imports matplotlib, which the worker may never need
+    )
+
+    with written_aside(path) as temporary:
+        temporary.write_bytes(draw_panel(mapper, volume, prompts, labels))
+    report(Artifact("figure", str(path)))
+
+
+def _named(case: str, prompts: Sequence[str]) -> dict[str, str]:
+    """Return each prompt by a file name of its own: letters and digits of it, at most 40 characters."""
+    named: dict[str, str] = {}
+    for number, text in enumerate(prompts, start=1):
+        words = "".join(letter if letter.isalnum() else "-" for letter in text).strip("-")[:40] or "prompt"
+        name = f"{case}_{words}"
+        named[name if name not in named else f"{name}-{number}"] = text
+    return named

@@ -14,7 +14,7 @@ from CPS4Core.cancellation import Cancellation
 from CPS4Core.class_table import find_label
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.model_folder import card_settings, load_encoders, read_card
-from CPS4Core.vision_language.maps import otsu_thresholds, threshold_maps, upsample
+from CPS4Core.vision_language.maps import TextMaps, text_maps
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,9 @@ class AttentionMapper:
     def attend(self, volume: EncodedVolume, text: str) -> PromptMap:
         """Return what ``text``, a class name or any prompt, attends to in ``volume``."""
         prompt, label = self.prompt_for(text)
-        A = self.attention(volume, prompt, label)
-        upsampled, binary = self._upsampled_and_binary(A, volume)
-        attention_image = volume.grid.map_from_slices(upsampled)
-        binary_image = volume.grid.map_from_slices(binary.astype(np.float32)) >= 0.5
+        maps = self._maps(self.attention(volume, prompt, label), volume)
+        attention_image = volume.grid.map_from_slices(maps.attention.cpu().numpy())
+        binary_image = volume.grid.map_from_slices(maps.binary.float().cpu().numpy()) >= 0.5
         # Not the peak of A: its largest token may lie in the padding beside the volume.
         peak = float(sitk.GetArrayViewFromImage(attention_image).max())
         return PromptMap(prompt, label, attention_image, binary_image, peak)
@@ -94,16 +93,12 @@ class AttentionMapper:
     @torch.inference_mode()
     def slice_maps(self, volume: EncodedVolume, text: str, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return Up(A), float32, and the binary map, bool, both (AP, SI), of slice ``k``."""
-        A = self.attention(volume, *self.prompt_for(text))
-        upsampled, binary = self._upsampled_and_binary(A[k : k + 1], volume)
-        return upsampled[0], binary[0]
+        maps = self._maps(self.attention(volume, *self.prompt_for(text))[k : k + 1], volume)
+        return maps.attention[0].cpu().numpy(), maps.binary[0].cpu().numpy()
 
-    def _upsampled_and_binary(self, A: Tensor, volume: EncodedVolume) -> tuple[np.ndarray, np.ndarray]:
-        """Return Up(A) and OTSU(Up(A)) (eq. 3) of A (slices, h, w), each (slices, AP, SI)."""
-        # Otsu looks at each class and slice alone, so the slices may stand where the classes do.
-        upsampled = upsample(A, volume.slices.shape[-2:])
-        binary = threshold_maps(upsampled, otsu_thresholds(upsampled))
-        return upsampled.cpu().numpy(), binary.cpu().numpy()
+    def _maps(self, A: Tensor, volume: EncodedVolume) -> TextMaps:
+        """Return the maps of A (slices, h, w); each map is looked at alone, so slices may stand for classes."""
+        return text_maps(A, volume.slices.shape[-2:])
 
     @torch.inference_mode()
     def attention(self, volume: EncodedVolume, prompt: str, label: int | None) -> Tensor:

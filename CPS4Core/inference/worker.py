@@ -32,12 +32,11 @@ from CPS4Core.data.geometry import check_sagittal
 from CPS4Core.data.volumes import read_image
 from CPS4Core.devices import NO_MEMORY, choose_device, is_out_of_memory
 from CPS4Core.errors import Cancelled, CPS4Error
-from CPS4Core.events import Artifact, Event, Failed, Finished, Progress, Reporter, Started
-from CPS4Core.files import written_aside
+from CPS4Core.events import Event, Failed, Finished, Reporter, Started
 from CPS4Core.inference.agreement import Checker, asks_prompts, check_files
+from CPS4Core.inference.attend import write_figure, write_maps
 from CPS4Core.inference.attention import AttentionMapper, EncodedVolume
 from CPS4Core.inference.batch import Task, segment_one
-from CPS4Core.inference.outputs import write_map, write_segmentation
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import ENCODERS, NETWORK, has, read_card
 
@@ -157,29 +156,16 @@ class Worker:
     def _attend(self, request: dict[str, Any], report: Reporter) -> None:
         mapper = self._warm_mapper()
         volume = self._encoded(mapper, Path(request["input"]), report)
-        folder, prompts = Path(request["output"]), list(request["prompts"])
-        for number, text in enumerate(prompts):
-            self._cancellation.check()
-            found = mapper.attend(volume, text)
-            stem = f"class_{found.label:02d}" if found.label is not None else f"prompt_{number:02d}"
-            details = {"prompt": found.prompt, "label": found.label, "peak": found.peak}
-            write_map(found.attention, folder / f"{stem}_attention.nrrd")
-            write_segmentation(found.binary, folder / f"{stem}_binary.nrrd")
-            binary = str(folder / f"{stem}_binary.nrrd")
-            report(
-                Artifact("attention", str(folder / f"{stem}_attention.nrrd"), {**details, "binary": binary})
-            )
-            report(Progress(number + 1, len(prompts), "Attention maps"))
+        prompts = {}
+        for number, text in enumerate(request["prompts"]):
+            _, label = mapper.prompt_for(text)
+            prompts[f"prompt_{number:02d}" if label is None else f"class_{label:02d}"] = text
+        write_maps(mapper, volume, prompts, Path(request["output"]), ".nrrd", report, self._cancellation)
 
     def _figure(self, request: dict[str, Any], report: Reporter) -> None:
-        from CPS4Core.inference.attend import draw_panel  # imports matplotlib
-
         mapper = self._warm_mapper()
         volume = self._encoded(mapper, Path(request["input"]), report)
-        path = Path(request["output"])
-        with written_aside(path) as temporary:
-            temporary.write_bytes(draw_panel(mapper, volume, list(request["prompts"])))
-        report(Artifact("figure", str(path)))
+        write_figure(mapper, volume, list(request["prompts"]), Path(request["output"]), report)
 
     def _check(self, request: dict[str, Any], report: Reporter) -> None:
         network = self._warm_segmenter(report)

@@ -37,12 +37,12 @@ from CPS4Core.segmentation.methods.method import Batch
 from CPS4Core.systems import find_method
 from CPS4Core.training.inputs import TrainingInputs, open_inputs
 from CPS4Core.training.loop import TrainingLoop, make_accelerator
+from CPS4Core.training.map_store import MapStore, compute_text_maps
 from CPS4Core.training.run_folder import RunFolder
 from CPS4Core.training.sampling import EndlessShuffle
 from CPS4Core.training.stage import Stage
-from CPS4Core.training.text_maps import TextMaps, compute_text_maps
 from CPS4Core.training.text_trust import measure_text_trust
-from CPS4Core.vision_language.maps import gate_absent, merge_maps, threshold_maps, upsample
+from CPS4Core.vision_language.maps import text_maps
 
 RATE_DROP = 5
 """The learning rate is divided by this at each of ``rate_drops`` (paper, section 3)."""
@@ -55,7 +55,7 @@ class SegmentationStage(Stage):
         inputs: prepared slices and their split.
         settings: the whole settings of the run.
         accelerator: device and processes.
-        text_maps: of the unlabelled slices and of validation cases, for a method that needs them.
+        maps: text maps of the unlabelled slices and of validation cases, for a method that needs them.
         encoders: model folder of stage 1, which the finished model takes along.
         start: model folder whose network to begin with.
         model_folder: where the best network is written.
@@ -68,7 +68,7 @@ class SegmentationStage(Stage):
         inputs: TrainingInputs,
         settings: Settings,
         accelerator: Accelerator,
-        text_maps: TextMaps | None,
+        maps: MapStore | None,
         encoders: Path | None,
         start: Path | None,
         model_folder: Path,
@@ -76,7 +76,7 @@ class SegmentationStage(Stage):
         self.inputs = inputs
         self.settings = settings
         self.accelerator = accelerator
-        self.text_maps = text_maps
+        self.maps = maps
         self.trust = self._measured_trust()
         self.encoders = encoders
         self.model_folder = model_folder
@@ -123,9 +123,9 @@ class SegmentationStage(Stage):
         if self.unlabelled is not None:
             chosen = self.unlabelled.take(start, self.batch)
             loaded["unlabelled"] = _stack(store.image(*each) for each in chosen).unsqueeze(1)
-            if self.text_maps is not None:
-                loaded["attention"] = _stack(self.text_maps.attention(*each) for each in chosen)
-                loaded["thresholds"] = _stack(self.text_maps.thresholds(*each) for each in chosen)
+            if self.maps is not None:
+                loaded["attention"] = _stack(self.maps.attention(*each) for each in chosen)
+                loaded["thresholds"] = _stack(self.maps.thresholds(*each) for each in chosen)
         return loaded
 
     def prepare(self, loaded: dict[str, Any], step: int) -> Batch:
@@ -143,11 +143,15 @@ class SegmentationStage(Stage):
             else unlabelled,
         }
         if "attention" in on_device:
-            stacked, batch["text_labels"] = self._text_maps(
-                on_device["attention"], on_device["thresholds"], change_u
+            maps = text_maps(
+                on_device["attention"],
+                unlabelled.shape[-2:],
+                thresholds=on_device["thresholds"],
+                least_peak=self.settings.train.least_peak,
+                change=change_u,
             )
             trust = self.trust.to(device)
-            batch["text_maps"] = stacked * trust[:, None, None]
+            batch["text_maps"], batch["text_labels"] = maps.binary * trust[:, None, None], maps.labels
             batch["text_trust"] = float(self.trust[BACKGROUND])
         return Batch(**batch, progress=step / self.total_steps, step=step)
 
@@ -185,11 +189,9 @@ class SegmentationStage(Stage):
         image = self.inputs.store.images(case)[k]
         logits = self.module.network(torch.from_numpy(image)[None, None].to(self.accelerator.device))
         shown = {"prediction": logits.argmax(1)[0].byte().cpu().numpy(), "reference": truth[k]}
-        if self.text_maps is not None:
-            upsampled = upsample(torch.from_numpy(self.text_maps.attention(case, k)), image.shape)
-            thresholds = torch.from_numpy(self.text_maps.thresholds(case, k))
-            merged = merge_maps(threshold_maps(upsampled, thresholds), upsampled)
-            shown = {"text maps": merged.byte().numpy(), **shown}
+        if self.maps is not None:
+            maps = self.maps.maps(case, k, image.shape, self.settings.train.least_peak)
+            shown = {"text maps": maps.labels.byte().numpy(), **shown}
         return overlay(image, shown)
 
     def score(self, metrics: dict[str, float]) -> float:
@@ -211,7 +213,7 @@ class SegmentationStage(Stage):
 
     def write_model(self, weights: Weights, step: int, metrics: dict[str, float]) -> None:
         facts = {"step": step, "validation": metrics, "data": self.inputs.facts()}
-        if self.text_maps is not None:
+        if self.maps is not None:
             facts["text_trust"] = {short_name(k): round(float(each), 3) for k, each in enumerate(self.trust)}
         card = new_card(self.settings, stage=2, **facts)
         if self.encoders is not None:
@@ -225,7 +227,7 @@ class SegmentationStage(Stage):
     def _measured_trust(self) -> Tensor:
         """Return the weight of each class's text maps, shape (classes,)."""
         cases, store = self.inputs.validation_cases, self.inputs.store
-        if self.text_maps is None or self.settings.train.text_trust == "full" or not cases:
+        if self.maps is None or self.settings.train.text_trust == "full" or not cases:
             return torch.ones(NUM_CLASSES)
         return measure_text_trust(
             (self._binary_maps(case) for case in cases),
@@ -235,23 +237,9 @@ class SegmentationStage(Stage):
 
     def _binary_maps(self, case: str) -> Tensor:
         """Return the binary maps of all slices of a case, (slices, classes, H, W)."""
-        size = self.settings.input.size
-        stacks = []
-        for k in range(self.inputs.store.counts[case]):
-            A = torch.from_numpy(self.text_maps.attention(case, k))
-            thresholds = self._gated(torch.from_numpy(self.text_maps.thresholds(case, k)), A)
-            stacks.append(threshold_maps(upsample(A, size), thresholds))
-        return torch.stack(stacks)
-
-    def _gated(self, thresholds: Tensor, A: Tensor) -> Tensor:
-        train = self.settings.train
-        return gate_absent(thresholds, A, train.presence_threshold) if train.presence_gate else thresholds
-
-    def _text_maps(self, A: Tensor, thresholds: Tensor, change: Augmentation) -> tuple[Tensor, Tensor]:
-        """Return y_text, stacked and merged, of slices that ``change`` augments."""
-        warped = change.attention(A)
-        stacked = threshold_maps(warped, self._gated(thresholds, A)) & change.inside.unsqueeze(1)
-        return stacked, merge_maps(stacked, warped)
+        size, least_peak = self.settings.input.size, self.settings.train.least_peak
+        slices = range(self.inputs.store.counts[case])
+        return torch.stack([self.maps.maps(case, k, size, least_peak).binary for k in slices])
 
 
 def train(

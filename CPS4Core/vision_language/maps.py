@@ -5,6 +5,8 @@ y_text_i = OTSU(Up(F_I F_T,i^T)),   y_text = stack_i(y_text_i)
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,11 +14,58 @@ from skimage.filters import threshold_otsu
 from torch import Tensor
 
 from CPS4Core.class_table import BACKGROUND
+from CPS4Core.data.augment import Augmentation
 from CPS4Core.vision_language.model import ClassPromptModel
 
 OTSU_BINS = 256
 ABSENT = 2.0
 """Threshold of a class held to be absent: no attention reaches it."""
+SLICES_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class TextMaps:
+    """What the class prompts say of slices (eq. 3)."""
+
+    attention: Tensor
+    """Up(A), float32 in (0, 1), shape (..., classes, H, W)."""
+    thresholds: Tensor
+    """Of each map, float32, shape (..., classes)."""
+    binary: Tensor
+    """y_text, bool, the shape of ``attention``."""
+
+    @property
+    def labels(self) -> Tensor:
+        """The maps merged into labels, int64, shape (..., H, W)."""
+        return merge_maps(self.binary, self.attention)
+
+
+def text_maps(
+    A: Tensor,
+    size: tuple[int, int],
+    *,
+    thresholds: Tensor | None = None,
+    least_peak: float = 0.0,
+    change: Augmentation | None = None,
+) -> TextMaps:
+    """Return y_text_i = OTSU(Up(A_i)), A = F_I F_T^T, of each class prompt i (eq. 3).
+
+    Args:
+        A: attention maps, values in (0, 1), shape (..., classes, h, w). Each map is looked at alone.
+        size: (H, W) of the slices.
+        thresholds: Otsu's, shape (..., classes), where they are known: they take longest to find.
+        least_peak: a class whose peak of A stays below counts as absent and its map is empty; 0: none does.
+        change: augmentation of the slices, for A of shape (slices, classes, h, w): its warp upsamples too, and what
+            comes from outside of a slice is in no map.
+    """
+    upsampled = upsample(A.float(), size) if change is None else change.attention(A)
+    if thresholds is None:
+        thresholds = otsu_thresholds(upsampled)
+    thresholds = gate_absent(thresholds, A, least_peak)
+    binary = upsampled > thresholds[..., None, None]
+    if change is not None:
+        binary &= change.inside.unsqueeze(1)
+    return TextMaps(upsampled, thresholds, binary)
 
 
 def upsample(attention: Tensor, size: tuple[int, int]) -> Tensor:
@@ -28,37 +77,19 @@ def upsample(attention: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def otsu_thresholds(attention: Tensor) -> Tensor:
-    """Return Otsu's threshold of each class's upsampled map, from 256 bins.
+    """Return Otsu's threshold of each upsampled map, from 256 bins.
 
     Args:
-        attention: Up(A), values in (0, 1), shape (classes, H, W).
+        attention: Up(A), values in (0, 1), shape (..., classes, H, W).
 
     Returns:
-        Thresholds, float32, shape (classes,). A constant map gets its own value, so that nothing exceeds it.
+        Thresholds, float32, shape (..., classes). A constant map gets its own value, so that nothing exceeds it. Otsu
+        always finds a foreground in any other, even where the class is absent.
     """
     # In float32 a map that is all but constant has no room for the bins.
-    maps = attention.detach().cpu().double().numpy()
-    thresholds = [threshold_otsu(each, nbins=OTSU_BINS) for each in maps]
-    return torch.from_numpy(np.asarray(thresholds, dtype=np.float32)).to(attention.device)
-
-
-def binary_maps(attention: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the binary segmentation map of each class prompt (eq. 3).
-
-    Args:
-        attention: A of one image, values in (0, 1), shape (classes, h, w).
-        size: (H, W) of the image.
-
-    Returns:
-        y_text, bool, shape (classes, H, W). Otsu always finds a foreground, even where the class is absent.
-    """
-    upsampled = upsample(attention.float(), size)
-    return threshold_maps(upsampled, otsu_thresholds(upsampled))
-
-
-def threshold_maps(attention: Tensor, thresholds: Tensor) -> Tensor:
-    """Return where Up(A) (..., classes, H, W) exceeds the threshold (..., classes) of its class."""
-    return attention > thresholds[..., None, None]
+    maps = attention.detach().cpu().double().flatten(0, -3).numpy()
+    thresholds = np.asarray([threshold_otsu(one, nbins=OTSU_BINS) for one in maps], dtype=np.float32)
+    return torch.from_numpy(thresholds).to(attention.device).reshape(attention.shape[:-2])
 
 
 def merge_maps(binary: Tensor, attention: Tensor) -> Tensor:
@@ -78,7 +109,7 @@ def merge_maps(binary: Tensor, attention: Tensor) -> Tensor:
 
 
 def gate_absent(thresholds: Tensor, attention: Tensor, least_peak: float) -> Tensor:
-    """Return thresholds that leave the map of an absent class empty (option ``presence_gate``).
+    """Return thresholds that leave the map of an absent class empty (setting ``presence_gate``).
 
     A class counts as absent from the image where its peak attention stays below ``least_peak``. The peak tells
     presence only if stage 1 was trained with ``absent_classes``.
@@ -103,17 +134,9 @@ def text_labels(model: ClassPromptModel, slices: np.ndarray, least_peak: float =
     Returns:
         Labels, uint8, the same shape.
     """
-    device = model.w.device
     F_T = model.prompt_tokens(model.class_prompts())
-    images = torch.from_numpy(slices).unsqueeze(1).to(device).split(8)
-    attention = torch.cat([model.attention(each, F_T) for each in images])
-    return merged_labels(attention, slices.shape[-2:], least_peak)
-
-
-def merged_labels(attention: Tensor, size: tuple[int, int], least_peak: float) -> np.ndarray:
-    merged = []
-    for A in attention:
-        upsampled = upsample(A, size)
-        thresholds = gate_absent(otsu_thresholds(upsampled), A, least_peak)
-        merged.append(merge_maps(threshold_maps(upsampled, thresholds), upsampled))
-    return torch.stack(merged).to(torch.uint8).cpu().numpy()
+    labels = []
+    for images in torch.from_numpy(slices).unsqueeze(1).to(model.w.device).split(SLICES_AT_ONCE):
+        A = model.attention(images, F_T)
+        labels.append(text_maps(A, slices.shape[-2:], least_peak=least_peak).labels)
+    return torch.cat(labels).to(torch.uint8).cpu().numpy()

@@ -39,10 +39,10 @@ from CPS4Core.files import read_json, write_json
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import load_encoders
 from CPS4Core.phantom.data_set import write_phantom_data_set
+from CPS4Core.training.map_store import MapStore
 from CPS4Core.training.pretrain import pretrain
-from CPS4Core.training.text_maps import TextMaps
 from CPS4Core.training.train import train
-from CPS4Core.vision_language.maps import otsu_thresholds, text_labels, upsample
+from CPS4Core.vision_language.maps import text_labels, text_maps
 
 RESULTS = Path(__file__).parent / "experiment.json"
 CASES, TEST_CASES, RATIO = 120, 8, 0.05
@@ -197,10 +197,9 @@ def oracle_maps() -> patch:
         for case in cases:
             labels = store.labels(case)
             attention = oracle_attention(labels, model.vision.grid(labels.shape[-2:])).half()
-            upsampled = upsample(attention.float(), labels.shape[-2:])
             np.save(folder / f"{case}.attention.npy", attention)
-            np.save(folder / f"{case}.thresholds.npy", torch.stack([otsu_thresholds(A) for A in upsampled]))
-        return TextMaps(folder)
+            np.save(folder / f"{case}.thresholds.npy", text_maps(attention, labels.shape[-2:]).thresholds)
+        return MapStore(folder)
 
     return patch("CPS4Core.training.train.compute_text_maps", compute)
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from CPS4Core.class_table import NUM_CLASSES
-from CPS4Core.vision_language.maps import merged_labels
+from CPS4Core.vision_language.maps import text_maps
 
 
 def oracle_labels(labels: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
@@ -22,7 +22,8 @@ def oracle_labels(labels: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     Returns:
         Labels, uint8, the same shape.
     """
-    return merged_labels(oracle_attention(labels, grid), labels.shape[-2:], least_peak=0.0)
+    maps = text_maps(oracle_attention(labels, grid), labels.shape[-2:])
+    return maps.labels.to(torch.uint8).numpy()
 
 
 def oracle_attention(labels: np.ndarray, grid: tuple[int, int]) -> torch.Tensor:

@@ -14,7 +14,7 @@ import torch
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.class_table import STRUCTURES, short_name
-from CPS4Core.config import InputSettings
+from CPS4Core.config import InputSettings, Settings
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Warned, silent
@@ -75,7 +75,7 @@ def test_values_by_hand():
     assert found[1].confidence == pytest.approx((0.75 + 2 / 3) / 2, abs=1e-3)
 
 
-UNGATED = SimpleNamespace(train=SimpleNamespace(presence_gate=False))
+UNGATED = Settings()
 
 
 def two_structures():

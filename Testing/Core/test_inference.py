@@ -19,6 +19,7 @@ from CPS4Core.class_table import BY_LABEL
 from CPS4Core.errors import CPS4Error
 from CPS4Core.evaluation.evaluate import evaluate
 from CPS4Core.events import Artifact, Failed, Finished, Started, parse
+from CPS4Core.inference.attend import attend_volume
 from CPS4Core.inference.attention import AttentionMapper
 from CPS4Core.inference.batch import find_tasks, segment_all
 from CPS4Core.inference.outputs import segment_header, write_segmentation
@@ -364,3 +365,14 @@ def test_the_command_line_writes_maps_and_a_figure(model, scan, tmp_path):
     assert isinstance(events[-1], Finished)
     (figure,) = (event.path for event in events if isinstance(event, Artifact) and event.role == "figure")
     assert Path(figure).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_no_map_overwrites_that_of_another_prompt(model, scan, tmp_path):
+    events = []
+    prompts = ["a disc?", "a disc!", "L4"]
+    attend_volume(scan, tmp_path, model, prompts, None, CPU, events.append, Cancellation())
+    maps = [event for event in events if isinstance(event, Artifact) and event.role == "attention"]
+    assert [event.details["prompt"] for event in maps][:2] == prompts[:2]
+    files = {path for event in maps for path in (event.path, event.details["binary"])}
+    assert files == {str(path) for path in tmp_path.glob("*.nii.gz")}
+    assert len(files) == 6

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from CPS4Core.vision_language.maps import binary_maps, gate_absent, merge_maps, otsu_thresholds, upsample
+from CPS4Core.data.augment import Augmentation
+from CPS4Core.vision_language.maps import gate_absent, merge_maps, otsu_thresholds, text_maps, upsample
 
 
 def slow_otsu(values):
@@ -40,7 +41,7 @@ def test_binary_maps_find_the_bright_block_of_each_class():
     attention = torch.full((3, 8, 16), 0.1)
     attention[0, 2:4, 4:8] = 0.9
     attention[1, 6:8, 12:16] = 0.5  # a low peak is still a foreground: Otsu looks at each map alone
-    maps = binary_maps(attention, (64, 128))
+    maps = text_maps(attention, (64, 128)).binary
     assert maps.dtype == torch.bool
     assert maps.shape == (3, 64, 128)
     assert maps[0, 16:32, 32:64].float().mean() > 0.9
@@ -53,9 +54,9 @@ def test_a_map_that_is_all_but_constant_has_a_threshold():
     step = torch.finfo(torch.float32).eps / 2  # between neighbouring float32 numbers below one
     attention = torch.full((1, 8, 8), 0.6)
     attention[:, :3] += 40 * step
-    assert binary_maps(attention, (8, 8)).equal(attention > 0.6 + 20 * step)
+    assert text_maps(attention, (8, 8)).binary.equal(attention > 0.6 + 20 * step)
     attention[:, :3] = 0.6 + step
-    assert not binary_maps(attention, (8, 8))[:, 3:].any()
+    assert not text_maps(attention, (8, 8)).binary[:, 3:].any()
 
 
 def test_merging_takes_the_largest_attention_among_the_maps_that_are_set():
@@ -84,3 +85,37 @@ def test_the_gate_empties_the_map_of_a_class_that_is_never_strong():
     gated = gate_absent(thresholds, attention, least_peak=0.5)
     assert gated[0, 0] == thresholds[0, 0]
     assert not (attention[0, 1] > gated[0, 1]).any()
+
+
+def test_maps_of_a_batch_are_those_of_each_slice():
+    attention = torch.rand(3, 20, 4, 8, generator=torch.Generator().manual_seed(5))
+    batch = text_maps(attention, (16, 32))
+    for k, A in enumerate(attention):
+        alone = text_maps(A, (16, 32))
+        assert torch.equal(batch.binary[k], alone.binary)
+        assert torch.equal(batch.labels[k], alone.labels)
+        again = text_maps(A, (16, 32), thresholds=batch.thresholds[k])
+        assert torch.equal(again.binary, alone.binary)
+
+
+def test_maps_move_with_the_augmented_slice_and_end_at_its_edge():
+    A = torch.rand(2, 20, 4, 8, generator=torch.Generator().manual_seed(6))
+    thresholds = text_maps(A, (16, 32)).thresholds
+    y, x = torch.meshgrid(
+        torch.linspace(-1, 1, 17)[:16] + 1 / 16, torch.linspace(-1, 1, 33)[:32] + 1 / 32, indexing="ij"
+    )
+    grid = torch.stack([x, y], -1).expand(2, -1, -1, -1)
+    still = text_maps(A, (16, 32), thresholds=thresholds, change=Augmentation(grid, torch.ones(2)))
+    assert torch.equal(still.binary, text_maps(A, (16, 32)).binary)
+    shifted = Augmentation(grid + torch.tensor([0.5, 0.0]), torch.ones(2))
+    moved = text_maps(A, (16, 32), thresholds=thresholds, change=shifted)
+    assert torch.equal(moved.binary[..., :24], still.binary[..., 8:])
+    assert not moved.binary[..., 24:].any()
+    assert not moved.labels[..., 24:].any()
+
+
+def test_an_absent_class_has_an_empty_map():
+    A = torch.full((2, 4, 4), 0.05)
+    A[:, 1, 1] = torch.tensor([0.9, 0.3])
+    assert text_maps(A, (8, 8)).binary.any((-2, -1)).tolist() == [True, True]
+    assert text_maps(A, (8, 8), least_peak=0.5).binary.any((-2, -1)).tolist() == [True, False]

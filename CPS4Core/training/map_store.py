@@ -17,15 +17,13 @@ from CPS4Core.cancellation import Cancellation
 from CPS4Core.data.slices import SliceStore
 from CPS4Core.events import Progress, Reporter
 from CPS4Core.files import written_aside
-from CPS4Core.vision_language.maps import otsu_thresholds, upsample
+from CPS4Core.vision_language.maps import SLICES_AT_ONCE, TextMaps, text_maps
 from CPS4Core.vision_language.model import ClassPromptModel
-
-SLICES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class TextMaps:
-    """Attention maps and thresholds of the cases in ``folder``."""
+class MapStore:
+    """The attention maps and thresholds of the cases in ``folder``."""
 
     folder: Path
 
@@ -36,6 +34,11 @@ class TextMaps:
     def thresholds(self, case: str, k: int) -> np.ndarray:
         """Return Otsu's threshold of each class on Up(A) of one slice, float32, (classes,)."""
         return np.array(self._array(case, "thresholds")[k])
+
+    def maps(self, case: str, k: int, size: tuple[int, int], least_peak: float) -> TextMaps:
+        """Return the text maps of one slice of ``size``."""
+        A, thresholds = (torch.from_numpy(read(case, k)) for read in (self.attention, self.thresholds))
+        return text_maps(A, size, thresholds=thresholds, least_peak=least_peak)
 
     def _array(self, case: str, kind: str) -> np.ndarray:
         return np.load(self.folder / f"{case}.{kind}.npy", mmap_mode="r", allow_pickle=False)
@@ -50,7 +53,7 @@ def compute_text_maps(
     device: torch.device,
     report: Reporter,
     cancellation: Cancellation,
-) -> TextMaps:
+) -> MapStore:
     """Compute the text maps of ``cases`` that ``folder`` lacks; the encoders are frozen.
 
     Raises:
@@ -66,21 +69,20 @@ def compute_text_maps(
             _write(folder / f"{case}.attention.npy", attention)
             _write(folder / f"{case}.thresholds.npy", thresholds)
         report(Progress(done + 1, len(cases), "Text maps"))
-    return TextMaps(folder)
+    return MapStore(folder)
 
 
 def _case_maps(
     model: ClassPromptModel, F_T: torch.Tensor, images: np.ndarray, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return A, float16, (slices, classes, h, w), and the thresholds, float32, (slices, classes)."""
-    size = images.shape[-2:]
     attention, thresholds = [], []
     for chunk in torch.from_numpy(images).unsqueeze(1).split(SLICES_AT_ONCE):
         # Rounded first: the thresholds must belong to the maps as they will be read.
         A = model.attention(chunk.to(device), F_T).half()
         attention.append(A.cpu().numpy())
-        thresholds.extend(otsu_thresholds(each).cpu().numpy() for each in upsample(A.float(), size))
-    return np.concatenate(attention), np.stack(thresholds)
+        thresholds.append(text_maps(A, images.shape[-2:]).thresholds.cpu().numpy())
+    return np.concatenate(attention), np.concatenate(thresholds)
 
 
 def _write(path: Path, array: np.ndarray) -> None:
