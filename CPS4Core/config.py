@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 
 from CPS4Core.class_table import PROMPT_TEMPLATE
 from CPS4Core.errors import CPS4Error
+from CPS4Core.settings_group import Group
+from CPS4Core.systems import BASELINE_SETTINGS
 
-
-class Group(BaseModel):
-    """Settings are fixed once read, and a misspelt name is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+if TYPE_CHECKING:
+    from CPS4Core.baselines.settings import BaselineSettings
+else:
+    BaselineSettings = resolve_name(BASELINE_SETTINGS)
 
 
 class InputSettings(Group):
@@ -37,7 +39,7 @@ class EncoderSettings(Group):
 
     vision: str = "vit_base_patch16_224.augreg2_in21k_ft_in1k"
     """Name of a timm vision transformer, or a folder that holds ``model.safetensors`` and ``config.json``."""
-    vision_options: dict[str, Any] = {}
+    vision_options: dict[str, Any] = Field(default_factory=dict)
     """More arguments of ``timm.create_model``, such as ``{"patch_size": 8, "depth": 6}``."""
     vision_pretrained: bool = True
     text: str = "emilyalsentzer/Bio_ClinicalBERT"
@@ -131,17 +133,12 @@ class TrainSettings(Group):
     """Text maps of a class with less measured trust are left out: more of them would be wrong than right."""
     enhanced_target: Literal["hard", "literal", "normalised"] = "hard"
     """Target of eq. 7: argmax of the sum, the sum itself, or the sum scaled to one over the classes."""
-    bcp_largest_component: bool = True
-    """``bcp`` and ``graphcl``: keep the largest piece of each structure in the teacher's labels. It deletes posterior
-    elements, which lie apart from their vertebral body in many slices."""
-    mc_net_renormalise: bool = False
-    """``mc_net`` and ``mc_net_plus``: scale the sharpened probabilities to one over the classes."""
-    ucmt_same_place: bool = False
-    """``ucmt``: replace a patch by the other image's patch of the same place, which moves no anatomy."""
     presence_gate: bool = False
     """Drop the text map of a class that the gate holds to be absent from the slice."""
     presence_threshold: float = Field(default=0.5, ge=0.0, le=1.0)
     """Least peak attention of a class that counts as present."""
+    baselines: BaselineSettings = BaselineSettings()
+    """Of the comparison systems."""
 
     @property
     def least_peak(self) -> float:

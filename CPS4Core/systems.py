@@ -1,7 +1,8 @@
 """The systems of the paper's Table 1 by name: what stage 1 and stage 2 can train.
 
-One table registers them all. It imports nothing but the standard library, so that 3D Slicer and the command line list
-them without the engine; a system's own module is imported when it is used.
+The tables below register them all, and are all that the product knows of ``CPS4Core.baselines``. Nothing heavy is
+imported, so that 3D Slicer and the command line list the systems without the engine; a system's own module is imported
+when it is used.
 """
 
 from __future__ import annotations
@@ -61,6 +62,10 @@ OBJECTIVES: dict[str, System] = {
     "dusss": System("DuSSS", f"{_THEIRS}.objectives.dusss:DuSSS"),
 }
 """Objectives of stage 1: a ``CPS4Core.vision_language.objective.Objective`` each."""
+
+
+BASELINE_SETTINGS = f"{_THEIRS}.settings:BaselineSettings"
+"""The settings of the comparison systems."""
 
 
 def find_method(name: str) -> System:

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from CPS4Core.segmentation.losses import dice_distance
+
 XI = 10.0
 """Length of the random step at which the gradient is taken."""
 EPSILON = 6.0
@@ -28,17 +30,10 @@ def adversarial_distance(network: nn.Module, images: Tensor, p: Tensor) -> Tenso
         Soft Dice distance, in [0, 1]; it has a gradient for the network's weights only.
     """
     d = _unit(torch.rand_like(images) - 0.5).requires_grad_()
-    distance = soft_dice_distance(_probabilities(network, images + XI * d), p)
+    distance = dice_distance(_probabilities(network, images + XI * d), p)
     (gradient,) = torch.autograd.grad(distance, d)
     r = EPSILON * _unit(gradient)
-    return soft_dice_distance(_probabilities(network, images + r), p)
-
-
-def soft_dice_distance(p: Tensor, q: Tensor) -> Tensor:
-    """Return one minus the Dice of two softmax maps (images, classes, H, W) over the batch, mean over classes."""
-    overlap = (p * q).sum((0, 2, 3))
-    size = (p.square() + q.square()).sum((0, 2, 3))
-    return (1 - (2 * overlap + 1e-5) / (size + 1e-5)).mean()
+    return dice_distance(_probabilities(network, images + r), p)
 
 
 def _probabilities(network: nn.Module, images: Tensor) -> Tensor:

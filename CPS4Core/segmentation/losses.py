@@ -33,8 +33,22 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     known = (target != IGNORE).unsqueeze(1)
     truth = F.one_hot(target * known.squeeze(1), logits.shape[1]).movedim(-1, 1) * known
     probabilities = logits.float().softmax(1) * known
-    overlap = _over_processes((probabilities * truth).sum((0, 2, 3)))
-    size = _over_processes((probabilities.square() + truth).sum((0, 2, 3)))
+    return dice_distance(probabilities, truth, of_all_processes=True)
+
+
+def dice_distance(p: Tensor, q: Tensor, *, of_all_processes: bool = False) -> Tensor:
+    """Return one minus the soft Dice of two maps over the batch, mean over classes: a scalar in [0, 1].
+
+    2 sum(p q) / (sum(p^2) + sum(q^2))
+
+    Args:
+        p: values in [0, 1], shape (images, classes, H, W).
+        q: the same.
+        of_all_processes: over the batch of all processes and not of this one alone.
+    """
+    overlap, size = (p * q).sum((0, 2, 3)), (p.square() + q.square()).sum((0, 2, 3))
+    if of_all_processes:
+        overlap, size = _over_processes(overlap), _over_processes(size)
     return (1 - (2 * overlap + 1e-5) / (size + 1e-5)).mean()
 
 

@@ -34,9 +34,24 @@ def test_changes_apply_to_one_field_each():
     assert settings.pretrain == load_settings("small").pretrain
 
 
+def test_a_comparison_system_has_settings_of_its_own():
+    train = load_settings("paper", ["train.baselines.bcp.largest_component=false"]).train
+    assert not train.baselines.bcp.largest_component
+    assert train.model_copy(update={"baselines": PAPER.train.baselines}) == PAPER.train
+
+
 @pytest.mark.parametrize(
     "change",
-    ["train.methd=cps4", "nothing.x=1", "train.batch=0", "train.batch", "seed=-1", "train.ema_decay=1.0"],
+    [
+        "train.methd=cps4",
+        "nothing.x=1",
+        "train.batch=0",
+        "train.batch",
+        "seed=-1",
+        "train.ema_decay=1.0",
+        "train.baselines.bpc.largest_component=true",
+        "train.baselines.bcp.largest=true",
+    ],
 )
 def test_a_wrong_change_is_one_clear_error(change):
     with pytest.raises(CPS4Error) as caught:
@@ -106,7 +121,7 @@ def test_settings_survive_json():
 
 
 def test_the_modules_that_slicer_shares_import_fast_and_without_the_engine():
-    code = "import sys; import CPS4Core.class_table, CPS4Core.events, CPS4Core.errors; print(*sys.modules)"
+    code = "import sys; import CPS4Core.class_table, CPS4Core.events, CPS4Core.systems; print(*sys.modules)"
     start = time.perf_counter()
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True

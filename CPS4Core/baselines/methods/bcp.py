@@ -69,7 +69,7 @@ class BCP(TaughtMethod):
     def pseudo_labels(self, batch: Batch) -> Tensor:
         """Return the labels of the unlabelled slices, int64, shape (m, H, W)."""
         labels = self.teacher_labels(batch)
-        return largest_components(labels) if self.settings.bcp_largest_component else labels
+        return largest_components(labels) if self.settings.baselines.bcp.largest_component else labels
 
     def teacher_labels(self, batch: Batch) -> Tensor:
         """Return what the teacher makes of the unlabelled slices, int64, shape (m, H, W)."""

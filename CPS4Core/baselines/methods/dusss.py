@@ -22,9 +22,7 @@ class DuSSSSegmentation(TaughtMethod):
     """1/2 (L_text_semi + L_merged_semi) + L_sup."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        y_l, y_s = self.student(torch.cat([batch.labelled, batch.unlabelled])).split(
-            [len(batch.labelled), len(batch.unlabelled)]
-        )
+        y_l, y_s = self.student_logits(batch)
         target = merge(self.teacher(batch.unlabelled), batch.text_maps)
         supervised = self.supervised_loss(y_l, batch.labels)
         text_semi = cross_entropy(y_s, batch.text_labels)

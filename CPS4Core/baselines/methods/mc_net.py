@@ -44,7 +44,7 @@ class MCNet(Method):
         logits = [decoder(encoded) for decoder in (self.student.decoder, *self.decoders)]
         supervised = sum(dice_loss(y[: len(batch.labelled)], batch.labels) for y in logits)
         p = [y.float().softmax(1) for y in logits]
-        consistency = mutual_consistency(p, self.settings.mc_net_renormalise)
+        consistency = mutual_consistency(p, self.settings.baselines.mc_net.renormalise)
         total = supervised + CONSISTENCY_WEIGHT * ramp(batch.progress, 1.0) * consistency
         return {"total": total, "sup": supervised, "consistency": consistency}
 

@@ -64,7 +64,8 @@ class UCMT(TaughtMethod):
             other_order: those of the other student.
         """
         replaced = order.flip(1)[:, :MIXED]
-        taken = replaced if self.settings.ucmt_same_place else _next(other_order, n)[:, :MIXED]
+        same_place = self.settings.baselines.ucmt.same_place
+        taken = replaced if same_place else _next(other_order, n)[:, :MIXED]
         return [replace_patches(values, replaced, _next(values, n), taken) for values in tensors]
 
 

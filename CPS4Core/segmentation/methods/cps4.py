@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from CPS4Core.segmentation.losses import cross_entropy
@@ -14,9 +13,7 @@ class CPS4(TaughtMethod):
     """1/2 (L_semi_text + L_semi_enhance) + L_sup."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        y_l, y_s = self.student(torch.cat([batch.labelled, batch.unlabelled])).split(  # eq. 4
-            [len(batch.labelled), len(batch.unlabelled)]
-        )
+        y_l, y_s = self.student_logits(batch)  # eq. 4
         y_t = self.teacher(batch.unlabelled)
         target = enhance(self.settings.teacher_weight * y_t, batch.text_maps, self.settings.enhanced_target)
         target = keep_confident(target, y_t, self.settings.confidence)

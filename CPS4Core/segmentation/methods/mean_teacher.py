@@ -22,9 +22,7 @@ class SoftMeanTeacher(TaughtMethod):
     average_buffers = False
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        y_l, y_s = self.student(torch.cat([batch.labelled, batch.unlabelled])).split(
-            [len(batch.labelled), len(batch.unlabelled)]
-        )
+        y_l, y_s = self.student_logits(batch)
         supervised = (cross_entropy(y_l, batch.labels) + dice_loss(y_l, batch.labels)) / 2
         noise = (NOISE * torch.randn_like(batch.unlabelled)).clamp(-NOISE_LIMIT, NOISE_LIMIT)
         y_t = self.teacher(batch.unlabelled + noise)
@@ -38,9 +36,7 @@ class HardMeanTeacher(TaughtMethod):
     """L_sup (eq. 5) + CE to the teacher's hard labels, without noise. CPS4 without its text maps."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        y_l, y_s = self.student(torch.cat([batch.labelled, batch.unlabelled])).split(
-            [len(batch.labelled), len(batch.unlabelled)]
-        )
+        y_l, y_s = self.student_logits(batch)
         y_t = self.teacher(batch.unlabelled)
         target = keep_confident(y_t.argmax(1), y_t, self.settings.confidence)
         supervised = self.supervised_loss(y_l, batch.labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from CPS4Core.config import TrainSettings
@@ -76,6 +77,13 @@ class Method(nn.Module):
         for module in self.modules():
             if isinstance(module, ResidualUNet):
                 module.load_state_dict(weights)
+
+    def student_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return y_l and y_s, the student's logits of the labelled and the unlabelled slices (eq. 4), in one pass."""
+        y_l, y_s = self.student(torch.cat([batch.labelled, batch.unlabelled])).tensor_split(
+            [len(batch.labelled)]
+        )
+        return y_l, y_s
 
     def supervised_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return L_sup: the cross-entropy of eq. 5 and, where the settings ask for it, the Dice loss."""

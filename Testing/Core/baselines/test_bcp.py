@@ -14,12 +14,14 @@ from CPS4Core.baselines.methods.bcp import (
     outside_box,
     segmentation_loss,
 )
+from CPS4Core.baselines.settings import BaselineSettings
 from CPS4Core.class_table import IGNORE, NUM_CLASSES
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.methods.method import Batch
 
 SIZE = 12, 24
 SETTINGS = TrainSettings(widths=(4, 8), method="bcp")
+EVERY_PIECE = SETTINGS.model_copy(update={"baselines": BaselineSettings(bcp={"largest_component": False})})
 
 
 @pytest.fixture
@@ -147,7 +149,7 @@ def test_only_the_largest_piece_of_each_structure_is_kept():
 def test_the_largest_piece_is_a_setting():
     batch = make_batch()
     torch.manual_seed(0)
-    every = BCP(SETTINGS.model_copy(update={"bcp_largest_component": False})).pseudo_labels(batch)
+    every = BCP(EVERY_PIECE).pseudo_labels(batch)
     torch.manual_seed(0)
     largest = BCP(SETTINGS).pseudo_labels(batch)
     assert largest.equal(largest_components(every))

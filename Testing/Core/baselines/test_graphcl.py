@@ -18,12 +18,14 @@ from CPS4Core.baselines.methods.graphcl import (
     correlation_loss,
     signed_affinity,
 )
+from CPS4Core.baselines.settings import BaselineSettings
 from CPS4Core.class_table import IGNORE, NUM_CLASSES
 from CPS4Core.config import TrainSettings
 from CPS4Core.systems import find_method
 
 SIZE = 12, 24
 SETTINGS = TrainSettings(widths=(4, 8), method="graphcl")
+EVERY_PIECE = SETTINGS.model_copy(update={"baselines": BaselineSettings(bcp={"largest_component": False})})
 
 
 def make_batch(labelled=2, unlabelled=2, progress=0.5):
@@ -207,7 +209,7 @@ def test_half_precision_gives_the_same_terms():
 
 def test_class_prompts_overrule_the_teacher_where_a_map_is_set():
     torch.manual_seed(8)
-    method = GraphCLText(SETTINGS.model_copy(update={"bcp_largest_component": False}))
+    method = GraphCLText(EVERY_PIECE)
     assert find_method("graphcl_text").needs_text and not find_method("graphcl").needs_text
     batch = make_batch()
     teacher = method.teacher(batch.unlabelled).argmax(1)

@@ -5,6 +5,7 @@ import torch
 from small_models import random_batch
 
 from CPS4Core.baselines.methods.mc_net import MCNet, MCNetPlus, mutual_consistency, sharpen
+from CPS4Core.baselines.settings import BaselineSettings
 from CPS4Core.class_table import IGNORE
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.losses import dice_loss
@@ -82,7 +83,8 @@ def test_decoders_that_agree_and_are_certain_cost_nothing():
 def test_the_loss_is_the_dice_of_every_decoder_and_their_consistency_on_all_slices(
     method, decoders, renormalise
 ):
-    module = new(method, TrainSettings(widths=(4, 8), mc_net_renormalise=renormalise))
+    options = BaselineSettings(mc_net={"renormalise": renormalise})
+    module = new(method, TrainSettings(widths=(4, 8), baselines=options))
     batch = random_batch(2, 3, progress=0.4)
     terms = module(batch)
     encoded = module.student.encode(torch.cat([batch.labelled, batch.unlabelled]))

@@ -10,11 +10,11 @@ from CPS4Core.baselines import class_memory, vat
 from CPS4Core.baselines.class_memory import ClassMemory
 from CPS4Core.baselines.methods import ss_net
 from CPS4Core.baselines.methods.ss_net import SSNet
-from CPS4Core.baselines.vat import adversarial_distance, soft_dice_distance
+from CPS4Core.baselines.vat import adversarial_distance
 from CPS4Core.class_table import IGNORE
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.batch_norm import BatchNorm2d
-from CPS4Core.segmentation.losses import dice_loss
+from CPS4Core.segmentation.losses import dice_distance, dice_loss
 from CPS4Core.segmentation.methods.method import Batch
 from CPS4Core.segmentation.pseudo_labels import ramp
 
@@ -29,13 +29,13 @@ def new():
 # Adversarial distance
 
 
-def test_soft_dice_distance_by_hand():
+def test_dice_distance_by_hand():
     p = torch.tensor([[0.9, 0.1], [0.2, 0.8]]).T.view(1, 2, 1, 2)
     q = torch.tensor([[1.0, 0.0], [1.0, 0.0]]).T.view(1, 2, 1, 2)
     # Class 0: 2 (0.9 + 0.2) / (0.81 + 0.04 + 2). Class 1: nothing in common.
     expected = (1 - 2.2 / 2.85 + 1) / 2
-    assert soft_dice_distance(p, q).item() == pytest.approx(expected, rel=1e-4)
-    assert soft_dice_distance(p, p).item() == pytest.approx(0, abs=1e-6)
+    assert dice_distance(p, q).item() == pytest.approx(expected, rel=1e-4)
+    assert dice_distance(p, p).item() == pytest.approx(0, abs=1e-6)
 
 
 class Recorder(nn.Module):
@@ -74,7 +74,7 @@ def test_the_step_moves_a_network_more_than_random_steps_do():
         steps = torch.randn(20, *images.shape, generator=torch.Generator().manual_seed(6))
         lengths = steps.flatten(2).norm(dim=2).view(20, 2, 1, 1, 1)
         by_chance = [
-            soft_dice_distance(module(images + step).softmax(1), p) for step in vat.EPSILON * steps / lengths
+            dice_distance(module(images + step).softmax(1), p) for step in vat.EPSILON * steps / lengths
         ]
     torch.manual_seed(7)
     assert adversarial_distance(module, images, p) > max(by_chance)

@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from CPS4Core.baselines.methods.ucmt import UCMT, by_uncertainty, replace_patches
+from CPS4Core.baselines.settings import BaselineSettings
 from CPS4Core.class_table import IGNORE, NUM_CLASSES
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.methods.method import Batch
 
 
-def make_method(seed=0, **changes):
+def make_method(seed=0, **options):
     torch.manual_seed(seed)
-    return UCMT(TrainSettings(widths=(4, 8), **changes))
+    return UCMT(TrainSettings(widths=(4, 8), baselines=BaselineSettings(ucmt=options)))
 
 
 def make_batch(n=2, m=3, size=(16, 24), seed=1, progress=0.5):
@@ -120,7 +121,7 @@ def test_patches_are_sorted_by_the_entropy_of_student_and_teacher_together():
 
 @pytest.mark.parametrize("same_place", [False, True])
 def test_the_loss_matches_the_slow_reading_with_its_gradient(same_place):
-    method, batch = make_method(ucmt_same_place=same_place), make_batch(3, 4)
+    method, batch = make_method(same_place=same_place), make_batch(3, 4)
     batch.labels[0, :5] = IGNORE
     method.teacher.network.load_state_dict(make_method(seed=5).student.state_dict())
     fast, slow = method(batch)["total"], slow_total(method, batch, same_place)
@@ -143,7 +144,7 @@ def test_in_the_same_place_no_anatomy_moves():
     batch = make_batch(n=2, m=2)
     x = torch.cat([batch.labelled, batch.unlabelled]).squeeze(1)
     order, other = (torch.stack([torch.randperm(16) for _ in x]) for _ in range(2))
-    (mixed,) = make_method(ucmt_same_place=True)._mix(2, [x], order, other)
+    (mixed,) = make_method(same_place=True)._mix(2, [x], order, other)
     after = x[[1, 0, 3, 2]]
     assert ((mixed == x) | (mixed == after)).all()
     assert [(mixed[b] != x[b]).sum().item() for b in range(4)] == [2 * 4 * 6] * 4
