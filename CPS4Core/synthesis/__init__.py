@@ -1,0 +1,1 @@
+"""Spines that nobody has: anatomy, tissue maps and random appearance, to learn from without a label drawn by hand."""
