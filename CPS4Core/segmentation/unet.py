@@ -58,11 +58,16 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList([ResidualBlock(2 * here, here) for here in finer])
         self.head = nn.Conv2d(widths[0], classes, 1)
 
-    def features(self, encoded: list[Tensor]) -> Tensor:
-        """Return the finest features, shape (images, widths[0], H, W), of those of each level, the finest first."""
+    def features(self, encoded: list[Tensor], level: int = 0) -> Tensor:
+        """Return the features of a level, shape (images, widths[level], H / 2^level, W / 2^level).
+
+        Args:
+            encoded: features of each level, the finest first.
+            level: how far to go up; 0 is the finest.
+        """
         x = encoded[-1]
-        for skip, up, block in reversed(list(zip(encoded[:-1], self.up, self.blocks, strict=True))):
-            x = block(torch.cat([skip, up(x)], 1))
+        for here in reversed(range(level, len(self.up))):
+            x = self.blocks[here](torch.cat([encoded[here], self.up[here](x)], 1))
         return x
 
     def forward(self, encoded: list[Tensor]) -> Tensor:

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from CPS4Core.config import EncoderSettings
 from CPS4Core.errors import CPS4Error
 from CPS4Core.files import read_json
+from CPS4Core.vision_language import trunk
+from CPS4Core.vision_language.trunk import UNetVisionEncoder
 
 WEIGHTS = "model.safetensors"
 PROMPTS_KEPT = 256
@@ -128,7 +130,9 @@ class TextEncoder(nn.Module):
         return (hidden * real).sum(1) / real.sum(1)
 
 
-def build_vision_encoder(settings: EncoderSettings, size: tuple[int, int], pretrained: bool) -> VisionEncoder:
+def build_vision_encoder(
+    settings: EncoderSettings, size: tuple[int, int], pretrained: bool
+) -> VisionEncoder | UNetVisionEncoder:
     """Build the vision encoder for slices of ``size`` (H, W).
 
     The RGB stem of pretrained weights is summed to one channel, the position embedding interpolated to ``size``.
@@ -139,6 +143,8 @@ def build_vision_encoder(settings: EncoderSettings, size: tuple[int, int], pretr
     Raises:
         CPS4Error: if the model is not known, or its weights are missing or unreadable.
     """
+    if settings.vision == trunk.NAME:
+        return _build_trunk(settings)
     import timm
 
     name, options = settings.vision, dict(settings.vision_options)
@@ -174,6 +180,16 @@ def build_vision_encoder(settings: EncoderSettings, size: tuple[int, int], pretr
     except (OSError, RuntimeError, SafetensorError) as error:
         raise missing_weights("vision", settings.vision) from error
     return VisionEncoder(model)
+
+
+def _build_trunk(settings: EncoderSettings) -> UNetVisionEncoder:
+    try:
+        return UNetVisionEncoder(**settings.vision_options)
+    except TypeError as error:
+        raise CPS4Error(
+            "The vision encoder `residual_unet` takes the options `widths` and `level`.",
+            "Check encoders.vision_options.",
+        ) from error
 
 
 @contextmanager

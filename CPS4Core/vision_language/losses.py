@@ -6,6 +6,8 @@ the class at the resolution of A, N the number of classes present in the image, 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,7 +22,7 @@ def token_attention_loss(attention: Tensor, mask: Tensor, valid: Tensor | None =
 
     Args:
         attention: A, values in (0, 1), shape (..., classes, height, width).
-        mask: M, binary, the same shape. A class whose mask is empty is absent and left out.
+        mask: M, binary or in 0 to 1, the same shape. A class whose mask is empty is absent and left out.
         valid: binary, shape (..., height, width); locations outside it count for nothing.
 
     Returns:
@@ -44,7 +46,7 @@ def pixel_attention_loss(
 
     Args:
         attention: A, values in (0, 1), shape (..., classes, height, width).
-        mask: M, binary, the same shape.
+        mask: M, binary or in 0 to 1, the same shape.
         valid: binary, shape (..., height, width); locations outside it count for nothing.
         absent_classes: also count the classes whose mask is empty, as all-zero targets.
 
@@ -63,30 +65,32 @@ def pixel_attention_loss(
     return per_class.mean() if absent_classes else _mean_over_present(per_class, M)
 
 
-def token_masks(labels: Tensor, grid: tuple[int, int], coverage: float = 0.0) -> tuple[Tensor, Tensor]:
+def token_masks(
+    labels: Tensor, grid: tuple[int, int], coverage: float | Literal["share"] = 0.0
+) -> tuple[Tensor, Tensor]:
     """Return M of every class on the token grid, and where the truth is known.
 
     The share of each patch that a class covers is binarised at ``> coverage``: with 0, any coverage counts, since
-    a thin disc fills less than half of a patch.
+    a thin disc fills less than half of a patch. With ``"share"`` the share itself is the target.
 
     Args:
         labels: class labels, ``IGNORE`` where unknown, integer, shape (images, H, W).
         grid: (h, w) of the attention map; H and W need not be multiples of them.
 
     Returns:
-        M, bool, shape (images, classes, h, w), and the valid locations, bool, shape (images, h, w): those with
-        no ignored pixel.
+        M, bool, or float32 with ``"share"``, shape (images, classes, h, w), and the valid locations, bool, shape
+        (images, h, w): those with no ignored pixel.
     """
     known = labels != IGNORE
     one_hot = F.one_hot(labels.long() * known, NUM_CLASSES).movedim(-1, 1) * known.unsqueeze(1)
     covered = F.adaptive_avg_pool2d(one_hot.float(), grid)
     valid = F.adaptive_avg_pool2d(known.float().unsqueeze(1), grid).squeeze(1) > 1 - EPSILON
-    return covered > coverage, valid
+    return covered if coverage == "share" else covered > coverage, valid
 
 
 def _mean_over_present(per_class: Tensor, mask: Tensor) -> Tensor:
     """Average values (..., classes) over the classes whose mask is not empty, then over images."""
-    present = mask.flatten(-2).any(-1).to(per_class.dtype)
+    present = (mask > 0).flatten(-2).any(-1).to(per_class.dtype)
     classes = present.sum(-1)
     per_image = (per_class * present).sum(-1) / classes.clamp_min(1)
     images = (classes > 0).sum().clamp_min(1)

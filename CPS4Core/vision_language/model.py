@@ -18,6 +18,7 @@ from CPS4Core.vision_language.encoders import (
     build_vision_encoder,
     rebuild_text_encoder,
 )
+from CPS4Core.vision_language.known_prompts import KnownPrompts
 
 
 class ClassPromptModel(nn.Module):
@@ -114,7 +115,8 @@ def build_model(settings: EncoderSettings, size: tuple[int, int]) -> ClassPrompt
         CPS4Error: if a model is not known, its weights are missing, or its tokenizer cannot tell the classes apart.
     """
     vision = build_vision_encoder(settings, size, pretrained=settings.vision_pretrained)
-    model = ClassPromptModel(vision, build_text_encoder(settings), settings)
+    text = build_text_encoder(settings)
+    model = ClassPromptModel(vision, text, settings)
     prompts = model.class_prompts()
     if len({tuple(words) for words in model.text.tokenizer(prompts)["input_ids"]}) < len(prompts):
         # A tokenizer that lost its list of words reads each of them as unknown, and says nothing.
@@ -122,6 +124,8 @@ def build_model(settings: EncoderSettings, size: tuple[int, int]) -> ClassPrompt
             f"The text encoder {settings.text!r} reads several class prompts as the same text.",
             "Check that its folder holds vocab.txt or tokenizer.json, and that the prompt template names the class.",
         )
+    if settings.text_in_package:
+        model.text = KnownPrompts.of(text, prompts)
     if settings.centre_prompts:
         model.centre_prompts()
     return model
@@ -134,4 +138,8 @@ def rebuild_model(settings: EncoderSettings, size: tuple[int, int], text_folder:
         CPS4Error: if a model is not known or the text encoder's description is incomplete.
     """
     vision = build_vision_encoder(settings, size, pretrained=False)
-    return ClassPromptModel(vision, rebuild_text_encoder(text_folder, settings), settings)
+    if not settings.text_in_package:
+        return ClassPromptModel(vision, rebuild_text_encoder(text_folder, settings), settings)
+    prompts = class_prompts(settings.prompt_names, settings.prompt_template)
+    known = KnownPrompts(prompts, settings.text_width, lambda: build_text_encoder(settings))
+    return ClassPromptModel(vision, known, settings)
