@@ -190,6 +190,42 @@ def train(
 
 
 @app.command()
+def base(
+    output: Annotated[
+        Path, typer.Argument(help="Folder for everything that is made. The same command goes on.")
+    ],
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            help="Data set to learn from beside synthetic spines, with labels or without. Repeatable."
+        ),
+    ] = [],  # noqa: B006
+    leave_out: Annotated[
+        list[str],
+        typer.Option(help="Cases to keep for tests, such as 'spider*_005*'. Repeatable."),
+    ] = [],  # noqa: B006
+    minutes: Annotated[float | None, typer.Option(min=0.1, help="Stop after this time.")] = None,
+    preset: PresetOption = "base",
+    changes: SetOption = [],  # noqa: B006
+    seed: RunSeedOption = None,
+    device: DeviceOption = "auto",
+    events: EventsOption = False,
+) -> None:
+    """Make the base model that comes with CPS4: from synthetic spines, and from real scans where there are some."""
+
+    def job(report: Reporter, cancellation: Cancellation) -> None:
+        from CPS4Core.devices import choose_device
+        from CPS4Core.training.base_model import make_base_model
+
+        settings = load_settings(preset, changes, {"seed": seed})
+        make_base_model(
+            output, settings, data, leave_out, minutes, choose_device(device), report, cancellation
+        )
+
+    _run(job, events)
+
+
+@app.command()
 def segment(
     source: Annotated[Path, typer.Argument(help="A volume, a folder of volumes, or a DICOM series.")],
     target: Annotated[Path, typer.Argument(help="Result file (.nii.gz, .nrrd, .seg.nrrd), or a folder.")],
@@ -207,10 +243,9 @@ def segment(
         from CPS4Core.devices import choose_device
         from CPS4Core.inference.batch import find_tasks, segment_all
         from CPS4Core.inference.segmenter import Segmenter
-        from CPS4Core.model_folder import ModelFolder
 
         tasks = find_tasks(source, target, suffix)
-        segmenter = Segmenter(ModelFolder.open(model), choose_device(device), report)
+        segmenter = Segmenter(model, choose_device(device), report)
         failures = segment_all(
             segmenter, tasks, level_order=level_order, report=report, cancellation=cancellation
         )
@@ -242,18 +277,8 @@ def attend(
     def job(report: Reporter, cancellation: Cancellation) -> None:
         from CPS4Core.devices import choose_device
         from CPS4Core.inference.attend import attend_volume
-        from CPS4Core.model_folder import ModelFolder
 
-        attend_volume(
-            source,
-            target,
-            ModelFolder.open(model),
-            prompts,
-            labels,
-            choose_device(device),
-            report,
-            cancellation,
-        )
+        attend_volume(source, target, model, prompts, labels, choose_device(device), report, cancellation)
 
     _run(job, events)
 
@@ -272,10 +297,8 @@ def check(
         from CPS4Core.devices import choose_device
         from CPS4Core.inference.agreement import Checker, check_files
         from CPS4Core.inference.segmenter import Segmenter
-        from CPS4Core.model_folder import ModelFolder
 
-        opened = ModelFolder.open(model)
-        checker = Checker.of(opened, Segmenter(opened, choose_device(device), report))
+        checker = Checker.of(model, Segmenter(model, choose_device(device), report))
         found = check_files(checker, source, labels, report, cancellation)
         report(Finished())
         if not events:

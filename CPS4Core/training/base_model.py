@@ -1,0 +1,280 @@
+"""Makes the base model that comes with CPS4, from nothing: synthetic spines, then real scans, then the encoders.
+
+    output/
+        tissues/      tissue maps of synthetic patients
+        slices/       real slices, prepared
+        1-synthetic/  2-labelled/  3-prompts/  4-unlabelled/   one run each
+        model/        the network and the encoders in half precision
+
+A part that is finished is not repeated; a stopped one goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from CPS4Core.cancellation import Cancellation
+from CPS4Core.config import Settings
+from CPS4Core.data.dataset import Case, DataSet, open_data_set
+from CPS4Core.data.slices import prepare_slices
+from CPS4Core.devices import make_deterministic
+from CPS4Core.errors import CPS4Error
+from CPS4Core.events import Artifact, Finished, Reporter, Started
+from CPS4Core.files import read_json, write_json
+from CPS4Core.model_folder import (
+    CARD,
+    ENCODERS,
+    NETWORK,
+    load_encoders,
+    load_network,
+    new_card,
+    write_weights,
+)
+from CPS4Core.synthesis.bank import Bank, draw_bank
+from CPS4Core.training.base import SOURCE, BaseTraining, Slices
+from CPS4Core.training.learners import Learner, NetworkLearner, PromptLearner, SemiSupervisedLearner
+from CPS4Core.training.loop import TrainingLoop, make_accelerator
+from CPS4Core.training.run_folder import RunFolder
+from CPS4Core.vision_language.model import build_model
+
+DONE = "done.json"
+"""In a part's folder once it is finished: what it took."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Real slices to learn from, and what they are."""
+
+    labelled: Slices | None
+    unlabelled: Slices | None
+    facts: list[dict[str, Any]]
+
+
+def make_base_model(
+    output: Path,
+    settings: Settings,
+    data_sets: Sequence[Path],
+    leave_out: Sequence[str],
+    minutes: float | None,
+    device: torch.device,
+    report: Reporter,
+    cancellation: Cancellation,
+) -> Path:
+    """Make the base model, or go on with it, and return its folder.
+
+    Args:
+        output: folder for all that is made.
+        settings: the preset ``base``, or one like it.
+        data_sets: folders in the layout of nnU-Net v2; labelled and unlabelled cases are both used. Without any, the
+            model learns from synthetic spines alone.
+        leave_out: patterns of case names to keep for tests, such as ``spider*_005*``.
+        minutes: stop after this time; the same call goes on. None: no limit.
+        device: where to compute.
+        report: receives the events.
+        cancellation: tells when to stop.
+
+    Raises:
+        CPS4Error: if a data set or the folder cannot be used.
+        Cancelled: if the user asked to stop, or the time is over; the same call goes on.
+    """
+    if minutes is not None:
+        _stop_after(minutes, cancellation)
+    make_deterministic()
+    base = settings.base
+    report(Started("base", {"device": str(device)}))
+    bank = draw_bank(
+        output / "tissues", base.patients, settings.seed, os.cpu_count() or 1, report, cancellation
+    )
+    sources = _open_sources(data_sets, leave_out, output / "slices", report, cancellation)
+    parts = _Parts(output, settings, bank, sources, device, report, cancellation)
+
+    network = parts.train("1-synthetic", base.synthetic_steps, lambda: NetworkLearner(settings), None)
+    if sources.labelled is not None:
+        start = network
+        network = parts.train(
+            "2-labelled",
+            base.labelled_steps,
+            lambda: _started(NetworkLearner(settings), start),
+            sources.labelled,
+        )
+    trunk = network
+    encoders = parts.train(
+        "3-prompts",
+        base.prompt_steps,
+        lambda: _started(PromptLearner(build_model(settings.encoders, settings.input.size), settings), trunk),
+        sources.labelled,
+    )
+    if sources.labelled is not None and sources.unlabelled is not None:
+        network = parts.train(
+            "4-unlabelled",
+            base.unlabelled_steps,
+            lambda: _started(SemiSupervisedLearner(settings, load_encoders(encoders)), trunk),
+            sources.labelled,
+            sources.unlabelled,
+        )
+    model = output / "model"
+    _assemble(model, settings, network, encoders, parts.history(), sources.facts)
+    report(Artifact("model", str(model), {}))
+    report(Finished())
+    return model
+
+
+class _Parts:
+    """Trains the parts of the model, each in a run folder of its own."""
+
+    def __init__(
+        self,
+        output: Path,
+        settings: Settings,
+        bank: Bank,
+        sources: Sources,
+        device: torch.device,
+        report: Reporter,
+        cancellation: Cancellation,
+    ):
+        self.output = output
+        self.settings = settings
+        self.bank = bank
+        self.sources = sources
+        self.device = device
+        self.report = report
+        self.cancellation = cancellation
+        self.names: list[str] = []
+
+    def train(
+        self,
+        name: str,
+        steps: int,
+        make: Callable[[], Learner],
+        labelled: Slices | None,
+        unlabelled: Slices | None = None,
+    ) -> Path:
+        """Train one part unless it is finished, and return its model folder."""
+        self.names.append(name)
+        folder = self.output / name
+        identity = {
+            "stage": name,
+            "steps": steps,
+            "settings": self.settings.model_dump(mode="json", exclude={"checkpoint_minutes", "augment"}),
+            "data": self.sources.facts,
+        }
+        with RunFolder(folder, identity, self._quiet) as run:
+            if (folder / DONE).is_file():
+                return run.model
+            started = time.monotonic()
+            torch.manual_seed(self.settings.seed)
+            accelerator = make_accelerator(self.device)
+            stage = BaseTraining(
+                make(), self.settings, steps, self.bank, labelled, unlabelled, accelerator, run.model, {}
+            )
+            TrainingLoop(stage, run, self.settings, accelerator, self.cancellation).run()
+            took = {
+                "steps": stage.total_steps,
+                "minutes_of_the_last_call": round((time.monotonic() - started) / 60, 1),
+            }
+            write_json(folder / DONE, took)
+        return run.model
+
+    def history(self) -> dict[str, Any]:
+        """Return what each part took."""
+        return {name: read_json(self.output / name / DONE) for name in self.names}
+
+    def _quiet(self, event: Any) -> None:
+        """Pass on all but the end of a part, which is not that of the whole."""
+        if not isinstance(event, (Finished, Artifact)):
+            self.report(event)
+
+
+def _started(learner: Learner, model: Path) -> Learner:
+    learner.start_from(load_network(model))
+    return learner
+
+
+def _open_sources(
+    folders: Sequence[Path],
+    leave_out: Sequence[str],
+    cache: Path,
+    report: Reporter,
+    cancellation: Cancellation,
+) -> Sources:
+    labelled, unlabelled, facts = [], [], []
+    for folder in folders:
+        data_set = open_data_set(folder)
+        with_labels = _kept(data_set.labelled, leave_out)
+        without = _kept(data_set.unlabelled, leave_out)
+        facts.append(_facts(data_set, with_labels, without))
+        if not with_labels and not without:
+            raise CPS4Error("Nothing is left to learn from.", "Leave out fewer cases.", folder)
+        store = prepare_slices(
+            [*with_labels, *without], SOURCE, cache / Path(folder).name, report, cancellation
+        )
+        labelled += [(store, place) for place in store.slices_of([case.name for case in with_labels])]
+        unlabelled += [(store, place) for place in store.slices_of([case.name for case in without])]
+    return Sources(_slices(labelled), _slices(unlabelled), facts)
+
+
+def _slices(places: list) -> Slices | None:
+    return Slices(tuple(places)) if places else None
+
+
+def _kept(cases: Sequence[Case], leave_out: Sequence[str]) -> list[Case]:
+    return [case for case in cases if not any(fnmatch(case.name, pattern) for pattern in leave_out)]
+
+
+def _facts(data_set: DataSet, labelled: list[Case], unlabelled: list[Case]) -> dict[str, Any]:
+    """Return what the card says of a data set; its description is that of ``dataset.json``."""
+    described = read_json(data_set.folder / "dataset.json")
+    return {
+        "name": described.get("name", data_set.folder.name),
+        **{key: described[key] for key in ("licence", "reference", "description") if key in described},
+        "labelled": [case.name for case in labelled],
+        "unlabelled": [case.name for case in unlabelled],
+    }
+
+
+def _assemble(
+    model: Path,
+    settings: Settings,
+    network: Path,
+    encoders: Path,
+    parts: dict[str, Any],
+    data: list[dict[str, Any]],
+) -> None:
+    """Write the model: both parts in half precision, and a card that says how it came about."""
+    card = new_card(
+        settings,
+        stage="base",
+        name="CPS4 base",
+        parts=parts,
+        machine={"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        data=data,
+        scores=read_json(model / CARD).get("scores", {}) if (model / CARD).is_file() else {},
+    )
+    weights = {
+        NETWORK: load_network(network).state_dict(),
+        ENCODERS: load_encoders(encoders).state_dict(),
+    }
+    halved = {
+        part: {
+            name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
+        }
+        for part, tensors in weights.items()
+    }
+    steps = sum(part["steps"] for part in parts.values())
+    write_weights(model, steps, halved, card)
+
+
+def _stop_after(minutes: float, cancellation: Cancellation) -> None:
+    timer = threading.Timer(60 * minutes, cancellation.request)
+    timer.daemon = True
+    timer.start()
