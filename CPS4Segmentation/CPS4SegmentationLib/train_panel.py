@@ -23,6 +23,8 @@ from CPS4SegmentationLib.settings import remember, setting
 
 PRESETS = ("small", "paper")
 SCHEMES = ("folder", "dicom", "mrspineseg", "spider", "totalspineseg", "spineps")
+FIRST_METHODS, FIRST_OBJECTIVES = ("cps4", "mean_teacher", "supervised"), ("cps4",)
+"""What is offered before the user asks for *More systems*."""
 BOTH, STAGE_1, STAGE_2, GO_ON = range(4)
 CHOSEN_ABOVE = ("preset", "train.method", "pretrain.objective")
 """Settings that have a box, so that the line of settings must not contradict it."""
@@ -50,6 +52,7 @@ class TrainPanel(Panel):
         self.ui.outputEdit.currentPath = setting("Results")
         self.ui.dataEdit.connect("currentPathChanged(QString)", self._on_data)
         self.ui.outputEdit.connect("currentPathChanged(QString)", self._on_output)
+        self.ui.moreSystemsBox.connect("toggled(bool)", self._offer_more_systems)
         self.ui.methodBox.connect("currentIndexChanged(int)", lambda index: self.refresh())
         self.ui.stagesBox.connect("currentIndexChanged(int)", lambda index: self.refresh())
         self.ui.prepareButton.connect("clicked()", self.prepare)
@@ -150,14 +153,8 @@ class TrainPanel(Panel):
 
     def _fill_boxes(self) -> None:
         words = {
-            **{name: system.title for table in (OBJECTIVES, METHODS) for name, system in table.items()},
             "small": _("small: minutes without a graphics card"),
             "paper": _("paper: as published"),
-            "mean_teacher_hard": _("Mean Teacher, hard labels"),
-            "graphcl_text": _("GraphCL with class prompts"),
-            "supervised": _("Labelled images only"),
-            "egma": _("EGMA, class masks as gaze"),
-            "filip": _("EGMA, no gaze (FILIP)"),
             "folder": _("A folder of volumes (images, labels)"),
             "dicom": _("DICOM series"),
             "mrspineseg": "MRSpineSeg",
@@ -165,14 +162,10 @@ class TrainPanel(Panel):
             "totalspineseg": "TotalSpineSeg",
             "spineps": "SPINEPS",
         }
-        for box, names in (
-            (self.ui.presetBox, PRESETS),
-            (self.ui.methodBox, METHODS),
-            (self.ui.objectiveBox, OBJECTIVES),
-            (self.ui.schemeBox, SCHEMES),
-        ):
+        for box, names in ((self.ui.presetBox, PRESETS), (self.ui.schemeBox, SCHEMES)):
             for name in names:
                 box.addItem(words[name], name)
+        self._offer_more_systems(False)
         for text in (
             _("Both stages"),
             _("Stage 1 only"),
@@ -180,6 +173,21 @@ class TrainPanel(Panel):
             _("Stage 2, going on from the model under Segment"),
         ):
             self.ui.stagesBox.addItem(text)
+
+    def _offer_more_systems(self, more: bool) -> None:
+        """Offer all systems of the paper's Table 1, or those that come first alone."""
+        for box, systems, first in (
+            (self.ui.methodBox, METHODS, FIRST_METHODS),
+            (self.ui.objectiveBox, OBJECTIVES, FIRST_OBJECTIVES),
+        ):
+            offered = [*first, *(name for name in systems if more and name not in first)]
+            if box.itemData(box.currentIndex) not in offered:
+                box.currentIndex = 0
+            while box.count > len(offered):
+                box.removeItem(box.count - 1)
+            for name in offered[box.count :]:
+                box.addItem(_(systems[name].title), name)
+        self.ui.objectiveLabel.visible = self.ui.objectiveBox.visible = more
 
     def _commands(self) -> list[list[str]]:
         """Return the commands of the chosen training.

@@ -6,6 +6,8 @@ import shutil
 import pytest
 import SimpleITK as sitk
 
+from CPS4Core.systems import METHODS, OBJECTIVES
+
 BOTH, STAGE_1, STAGE_2, GO_ON = range(4)
 
 
@@ -65,6 +67,7 @@ def test_both_stages_then_segment_with_the_result(module, data, tmp_path):
 
 def test_stage_1_by_another_system(module, data, tmp_path):
     panel = prepared(module, data, tmp_path / "results")
+    panel.ui.moreSystemsBox.checked = True
     assert panel.ui.objectiveBox.enabled
     for stages, method, trains_stage_1 in (
         (BOTH, "supervised", False),
@@ -80,6 +83,27 @@ def test_stage_1_by_another_system(module, data, tmp_path):
     assert not module.harness.dialogs.messages
     card = json.loads((tmp_path / "results/stage1/model/card.json").read_text(encoding="utf-8"))
     assert card["settings"]["pretrain"]["objective"] == "clip"
+
+
+def offered(box):
+    return [box.itemData(index) for index in range(box.count)]
+
+
+def test_the_systems_to_compare_with_are_offered_when_asked_for(module):
+    ui = module.panel("train").ui
+    assert offered(ui.methodBox) == ["cps4", "mean_teacher", "supervised"]
+    assert not ui.objectiveBox.isVisibleTo(ui.objectiveBox.parentWidget())
+    choose(ui.methodBox, "supervised")
+    ui.moreSystemsBox.click()
+    assert sorted(offered(ui.methodBox)) == sorted(METHODS)
+    assert sorted(offered(ui.objectiveBox)) == sorted(OBJECTIVES)
+    assert ui.objectiveBox.isVisibleTo(ui.objectiveBox.parentWidget())
+    assert ui.methodBox.currentText == METHODS["supervised"].title
+    choose(ui.methodBox, "ucmt")
+    choose(ui.objectiveBox, "clip")
+    ui.moreSystemsBox.click()
+    assert offered(ui.methodBox) == ["cps4", "mean_teacher", "supervised"]
+    assert (ui.methodBox.currentText, ui.objectiveBox.currentText) == ("CPS4", "CPS4")
 
 
 def test_stop_and_go_on_ends_with_the_weights_of_an_uninterrupted_run(module, data, tmp_path):
