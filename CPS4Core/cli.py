@@ -243,9 +243,10 @@ def segment(
         from CPS4Core.devices import choose_device
         from CPS4Core.inference.batch import find_tasks, segment_all
         from CPS4Core.inference.segmenter import Segmenter
+        from CPS4Core.model_folder import ModelFolder
 
         tasks = find_tasks(source, target, suffix)
-        segmenter = Segmenter(model, choose_device(device), report)
+        segmenter = Segmenter(ModelFolder.open(model), choose_device(device), report)
         failures = segment_all(
             segmenter, tasks, level_order=level_order, report=report, cancellation=cancellation
         )
@@ -277,8 +278,18 @@ def attend(
     def job(report: Reporter, cancellation: Cancellation) -> None:
         from CPS4Core.devices import choose_device
         from CPS4Core.inference.attend import attend_volume
+        from CPS4Core.model_folder import ModelFolder
 
-        attend_volume(source, target, model, prompts, labels, choose_device(device), report, cancellation)
+        attend_volume(
+            source,
+            target,
+            ModelFolder.open(model),
+            prompts,
+            labels,
+            choose_device(device),
+            report,
+            cancellation,
+        )
 
     _run(job, events)
 
@@ -297,8 +308,10 @@ def check(
         from CPS4Core.devices import choose_device
         from CPS4Core.inference.agreement import Checker, check_files
         from CPS4Core.inference.segmenter import Segmenter
+        from CPS4Core.model_folder import ModelFolder
 
-        checker = Checker.of(model, Segmenter(model, choose_device(device), report))
+        opened = ModelFolder.open(model)
+        checker = Checker.of(opened, Segmenter(opened, choose_device(device), report))
         found = check_files(checker, source, labels, report, cancellation)
         report(Finished())
         if not events:

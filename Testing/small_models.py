@@ -17,14 +17,18 @@ import torch
 from transformers import BertConfig, BertModel
 
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.card import ENCODERS, NETWORK, TEACHER
 from CPS4Core.class_table import NUM_CLASSES, class_prompts
 from CPS4Core.config import Settings, load_settings
 from CPS4Core.events import silent
+from CPS4Core.model_folder import ModelFolder, new_card
 from CPS4Core.phantom.data_set import write_phantom_data_set
 from CPS4Core.phantom.phantom import PhantomOptions
 from CPS4Core.segmentation.methods.method import Batch
+from CPS4Core.segmentation.unet import ResidualUNet
 from CPS4Core.training.pretrain import pretrain
 from CPS4Core.training.train import train
+from CPS4Core.vision_language.model import build_model
 
 MEMORY_ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -111,6 +115,27 @@ def tiny_changes(text_model: Path) -> list[str]:
 def tiny_settings(text_model: Path) -> Settings:
     """Return the settings whose training steps take milliseconds."""
     return load_settings("small", tiny_changes(text_model))
+
+
+def write_random_model(folder: Path, text_model: Path) -> Path:
+    """Write a model of random weights that has every part, and return its folder."""
+    gate = ["train.presence_gate=true", "train.presence_threshold=0.25"]
+    settings = load_settings("small", [*tiny_changes(text_model), *gate])
+    torch.manual_seed(1)
+    prompts = build_model(settings.encoders, settings.input.size)
+    with torch.no_grad():  # a text encoder that tells prompts apart, as a trained one does
+        for weight in prompts.text.model.parameters():
+            if weight.ndim > 1:
+                weight.mul_(15)
+    prompts.centre_prompts()
+    network, teacher = (ResidualUNet(settings.train.widths) for _ in range(2))
+    parts = {NETWORK: network, TEACHER: teacher, ENCODERS: prompts}
+    encoders = settings.encoders.model_copy(update={"text": text_model.name})  # the folder may go
+    settings = settings.model_copy(update={"encoders": encoders})
+    card = new_card(settings, stage=2, step=12, text_trust={"L4": 0.5}, data={"labelled_cases": 4})
+    weights = {part: module.state_dict() for part, module in parts.items()}
+    ModelFolder.write(folder, 12, weights, card, text=prompts.text)
+    return folder
 
 
 def train_finding_model(folder: Path) -> Path:

@@ -20,6 +20,7 @@ from CPS4Core.errors import CPS4Error
 from CPS4Core.files import written_aside
 from CPS4Core.inference.outputs import write_segmentation
 from CPS4Core.inference.segmenter import Segmenter
+from CPS4Core.model_folder import ModelFolder
 
 MEMBERS = {
     "image": "TPTBox/tests/sample_mri/sub-mri_label-6_T2w.nii.gz",
@@ -50,7 +51,7 @@ def try_real_sample(wheel: Path, models: dict[str, Path], device: torch.device, 
     masks = sitk.GetArrayFromImage(read_volume(paths["masks"]))
     segmentations, scores = {}, {}
     for system, model in models.items():
-        labels = Segmenter(model, device).segment(image).labels
+        labels = Segmenter(ModelFolder.open(model), device).segment(image).labels
         segmentations[system] = folder / f"{system.replace(' ', '-')}.nii.gz"
         write_segmentation(labels, segmentations[system])
         scores[system] = compare(sitk.GetArrayFromImage(labels), masks)

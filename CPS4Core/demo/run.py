@@ -24,6 +24,7 @@ from CPS4Core.evaluation.evaluate import Results, evaluate
 from CPS4Core.events import Artifact, Event, Finished, Reporter, Started, Warned
 from CPS4Core.inference.batch import find_tasks, segment_all
 from CPS4Core.inference.segmenter import Segmenter
+from CPS4Core.model_folder import ModelFolder
 from CPS4Core.training.pretrain import pretrain
 from CPS4Core.training.train import train
 
@@ -96,7 +97,7 @@ def _segment_and_score(
     """Segment the test scans with ``model``, at native resolution, and compare them with their labels."""
     tests = journey.folder / "scans" / "test"
     target = journey.segmented(system)
-    segmenter = Segmenter(model, journey.device, report)
+    segmenter = Segmenter(ModelFolder.open(model), journey.device, report)
     tasks = find_tasks(tests / "images", target, ".nii.gz")
     segment_all(segmenter, tasks, level_order=False, report=report, cancellation=cancellation)
     return evaluate(target, tests / "labels", journey.folder / "evaluation" / target.name, report)

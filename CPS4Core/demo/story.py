@@ -10,6 +10,7 @@ import pandas as pd
 import SimpleITK as sitk
 import torch
 
+from CPS4Core.card import Card
 from CPS4Core.class_table import BONES, DISCS, HEAD_TO_TAIL, short_name
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.data.volumes import case_name, read_image, read_labels, read_volume
@@ -19,7 +20,7 @@ from CPS4Core.figures import curves, fullest_slice, overlay
 from CPS4Core.files import written_aside
 from CPS4Core.inference.attention import AttentionMapper
 from CPS4Core.inference.attention_figure import draw_panel
-from CPS4Core.model_folder import read_card
+from CPS4Core.model_folder import ModelFolder
 from CPS4Core.training.run_folder import read_curves
 
 LOWEST_LEVEL = 2
@@ -74,7 +75,8 @@ class _Page(Report):
 
 
 def _facts(report: Report, journey: Journey) -> None:
-    counts = read_card(journey.encoders)["data"]
+    card = Card.read(journey.encoders)
+    counts = card.data
     minutes = sum(journey.seconds.values()) / 60
     report.facts(
         {
@@ -84,9 +86,7 @@ def _facts(report: Report, journey: Journey) -> None:
             + ")",
             "Patients": f"{counts['labelled_cases']} labelled to learn from, {counts['validation_cases']} labelled to "
             f"validate, {counts['unlabelled_cases']} unlabelled or with their labels hidden",
-            "Software": ", ".join(
-                f"{name} {version}" for name, version in read_card(journey.encoders)["versions"].items()
-            ),
+            "Software": ", ".join(f"{name} {version}" for name, version in card.versions.items()),
         }
     )
 
@@ -117,7 +117,7 @@ def _stage_1(report: _Page, journey: Journey) -> None:
     report.picture("stage1", curves(lines, "Stage 1 loss"), "Loss of stage 1 over its steps.")
     image, labels = _tests(journey)[0]
     volume_image = read_image(image)
-    mapper = AttentionMapper(journey.encoders, journey.device)
+    mapper = AttentionMapper(ModelFolder.open(journey.encoders), journey.device)
     volume = mapper.encode(volume_image)
     truth = volume.grid.labels_to_slices(read_labels(labels, like=volume_image))
     present = set(np.unique(truth[fullest_slice(truth)]).tolist())
@@ -153,7 +153,7 @@ def _stage_2(report: _Page, journey: Journey) -> None:
 
 def _trusted(journey: Journey) -> str:
     """Return the structures whose text maps counted, in words."""
-    trust = read_card(journey.models["CPS4"])["text_trust"]
+    trust = Card.read(journey.models["CPS4"]).text_trust
     names = [short_name(k) for k in HEAD_TO_TAIL if trust[short_name(k)] > 0]
     return ", ".join(names) if names else "no structure, so that the teacher decided alone"
 

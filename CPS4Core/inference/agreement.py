@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.card import ENCODERS, TEACHER
 from CPS4Core.class_table import BY_LABEL, NUM_CLASSES
 from CPS4Core.data.geometry import SliceGrid, check_sagittal
 from CPS4Core.data.volumes import read_image, read_labels
@@ -19,7 +20,7 @@ from CPS4Core.devices import is_out_of_memory
 from CPS4Core.events import Artifact, Reporter, Warned
 from CPS4Core.inference.attention import AttentionMapper
 from CPS4Core.inference.segmenter import Segmenter
-from CPS4Core.model_folder import ENCODERS, TEACHER, has, read_card
+from CPS4Core.model_folder import ModelFolder
 from CPS4Core.vision_language.maps import text_labels
 
 SLICES_AT_ONCE = 4
@@ -73,11 +74,11 @@ class Checker:
         self.trust = trust
 
     @classmethod
-    def of(cls, model_folder: Path, network: Segmenter, mapper: AttentionMapper | None = None) -> Checker:
-        """Return the checker of the model in a folder.
+    def of(cls, model: ModelFolder, network: Segmenter, mapper: AttentionMapper | None = None) -> Checker:
+        """Return the checker of a model.
 
         Args:
-            model_folder: a model that ``cps4 train`` made.
+            model: one that ``cps4 train`` made.
             network: its network, loaded.
             mapper: its class prompt model if that is loaded; else it is, where a check asks it.
 
@@ -85,11 +86,11 @@ class Checker:
             CPS4Error: if a part of the model is damaged.
         """
         device, teacher = network.device, None
-        if has(model_folder, TEACHER):
-            teacher = Segmenter(model_folder, device, network.report, TEACHER)
-        if mapper is None and asks_prompts(model_folder):
-            mapper = AttentionMapper(model_folder, device)
-        return cls(network, teacher, mapper, _trust(model_folder))
+        if model.has(TEACHER):
+            teacher = Segmenter(model, device, network.report, TEACHER)
+        if mapper is None and asks_prompts(model):
+            mapper = AttentionMapper(model, device)
+        return cls(network, teacher, mapper, model.card.text_trust)
 
     def check(
         self, image: sitk.Image, labels: sitk.Image, cancellation: Cancellation | None = None
@@ -104,7 +105,7 @@ class Checker:
             Cancelled: if the user asked to stop.
             CPS4Error: if the device's memory does not suffice for one slice.
         """
-        grid = SliceGrid.of(image, self.network.settings.input, whole=True)
+        grid = SliceGrid.of(image, self.network.input, whole=True)
         slices = torch.from_numpy(grid.to_slices(image)).unsqueeze(1)
         looked_at = torch.from_numpy(grid.labels_to_slices(labels)).long()
         voxels = _count(looked_at)
@@ -135,21 +136,17 @@ class Checker:
 
     def _prompt_labels(self, slices: Tensor, cancellation: Cancellation | None) -> Iterator[Tensor]:
         """Yield the merged class prompt maps, int64, (few, AP, SI), a few slices at a time."""
-        least_peak = self.mapper.settings.train.least_peak
         for few in slices.squeeze(1).split(SLICES_AT_ONCE):
             if cancellation is not None:
                 cancellation.check()
-            yield torch.from_numpy(text_labels(self.mapper.model, few.numpy(), least_peak).astype(np.int64))
+            labels = text_labels(self.mapper.model, few.numpy(), self.mapper.least_peak)
+            yield torch.from_numpy(labels.astype(np.int64))
 
 
-def asks_prompts(model_folder: Path) -> bool:
+def asks_prompts(model: ModelFolder) -> bool:
     """Whether a check asks the class prompts: the model has encoders, and its card trusts some structure's maps."""
-    trust = _trust(model_folder)
-    return has(model_folder, ENCODERS) and any(_is_trusted(trust, label) for label in BY_LABEL)
-
-
-def _trust(model_folder: Path) -> Mapping[str, float]:
-    return read_card(model_folder).get("text_trust", {})
+    trust = model.card.text_trust
+    return model.has(ENCODERS) and any(_is_trusted(trust, label) for label in BY_LABEL)
 
 
 def _is_trusted(trust: Mapping[str, float], label: int) -> bool:

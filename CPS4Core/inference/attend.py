@@ -16,12 +16,13 @@ from CPS4Core.events import Artifact, Finished, Progress, Reporter
 from CPS4Core.files import written_aside
 from CPS4Core.inference.attention import AttentionMapper, EncodedVolume
 from CPS4Core.inference.outputs import write_map, write_segmentation
+from CPS4Core.model_folder import ModelFolder
 
 
 def attend_volume(
     source: Path,
     target: Path,
-    model_folder: Path,
+    model: ModelFolder,
     prompts: Sequence[str],
     labels: Path | None,
     device: torch.device,
@@ -41,7 +42,7 @@ def attend_volume(
     image = read_image(source)
     check_sagittal(image, source, report)
     reference = None if labels is None else read_labels(labels, like=image)
-    mapper = AttentionMapper(model_folder, device)
+    mapper = AttentionMapper(model, device)
     volume = mapper.encode(image, cancellation)
     chosen = list(prompts) or [short_name(label) for label in HEAD_TO_TAIL]
     case = case_name(source)

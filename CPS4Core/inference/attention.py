@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
@@ -13,7 +12,7 @@ from torch import Tensor
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.class_table import find_label
 from CPS4Core.data.geometry import SliceGrid
-from CPS4Core.model_folder import card_settings, load_encoders, read_card
+from CPS4Core.model_folder import ModelFolder
 from CPS4Core.vision_language.maps import TextMaps, text_maps
 
 
@@ -45,17 +44,18 @@ class AttentionMapper:
     """The class prompt model, loaded once for many volumes and prompts.
 
     Args:
-        model_folder: a model that ``cps4 pretrain`` or ``cps4 train`` made.
+        model: one that ``cps4 pretrain`` or ``cps4 train`` made.
         device: where to compute.
 
     Raises:
-        CPS4Error: if the folder holds no usable encoders.
+        CPS4Error: if the model has no encoders, or damaged ones.
     """
 
-    def __init__(self, model_folder: Path, device: torch.device):
-        self.settings = card_settings(read_card(model_folder))
+    def __init__(self, model: ModelFolder, device: torch.device):
+        self.input = model.input
+        self.least_peak = model.card.least_peak
         self.device = device
-        self.model = load_encoders(model_folder).to(device)
+        self.model = model.load_encoders().to(device)
         self._prompt_tokens: dict[str, Tensor] = {}
 
     @torch.inference_mode()
@@ -65,7 +65,7 @@ class AttentionMapper:
         Raises:
             Cancelled: if the user asked to stop.
         """
-        grid = SliceGrid.of(image, self.settings.input, whole=True)
+        grid = SliceGrid.of(image, self.input, whole=True)
         slices = grid.to_slices(image)
         tokens = []
         for each in torch.from_numpy(slices).unsqueeze(1).split(4):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import SimpleITK as sitk
@@ -12,13 +11,14 @@ import torch
 from torch import Tensor
 
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.card import NETWORK
 from CPS4Core.class_table import BACKGROUND, NUM_CLASSES
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.devices import choose_precision, is_out_of_memory, memory_format
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Reporter, Warned, silent
 from CPS4Core.inference.level_order import relabel_by_order
-from CPS4Core.model_folder import NETWORK, card_settings, hash_of, load_network, read_card
+from CPS4Core.model_folder import ModelFolder
 
 T = TypeVar("T")
 
@@ -40,23 +40,23 @@ class Segmenter:
     """A segmentation network, loaded once for many volumes.
 
     Args:
-        model_folder: a model that ``cps4 train`` made.
+        model: one that ``cps4 train`` made.
         device: where to compute.
         report: receives warnings.
         part: which of the model's networks, ``NETWORK`` or ``TEACHER``.
 
     Raises:
-        CPS4Error: if the folder holds no usable model.
+        CPS4Error: if the model has no such part, or a damaged one.
     """
 
     def __init__(
-        self, model_folder: Path, device: torch.device, report: Reporter = silent, part: str = NETWORK
+        self, model: ModelFolder, device: torch.device, report: Reporter = silent, part: str = NETWORK
     ):
-        self.settings = card_settings(read_card(model_folder))
+        self.input = model.input
         self.device = device
         self.report = report
-        self.sha256 = hash_of(model_folder, part)  # of the weights, by the card
-        self.network = load_network(model_folder, part).to(
+        self.sha256 = model.sha256(part)  # of the weights, by the card
+        self.network = model.load_network(part).to(
             device, memory_format=memory_format(device, training=False)
         )
         self._pixels_at_once = PIXELS_AT_ONCE[device.type]
@@ -81,7 +81,7 @@ class Segmenter:
             Cancelled: if the user asked to stop.
             CPS4Error: if the device's memory does not suffice for one slice.
         """
-        grid = SliceGrid.of(image, self.settings.input, whole=True)
+        grid = SliceGrid.of(image, self.input, whole=True)
         slices = torch.from_numpy(grid.to_slices(image)).unsqueeze(1)
 
         def look(logits: Tensor, _: slice) -> tuple[Tensor, Tensor, Tensor]:

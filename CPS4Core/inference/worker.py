@@ -23,11 +23,12 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.card import ENCODERS, NETWORK
 from CPS4Core.data.geometry import check_sagittal
 from CPS4Core.data.volumes import read_image
 from CPS4Core.devices import NO_MEMORY, choose_device, is_out_of_memory
@@ -38,7 +39,7 @@ from CPS4Core.inference.attend import write_figure, write_maps
 from CPS4Core.inference.attention import AttentionMapper, EncodedVolume
 from CPS4Core.inference.batch import Task, segment_one
 from CPS4Core.inference.segmenter import Segmenter
-from CPS4Core.model_folder import ENCODERS, NETWORK, has, read_card
+from CPS4Core.model_folder import ModelFolder
 
 log = logging.getLogger(__name__)
 
@@ -138,13 +139,13 @@ class Worker:
 
     def _load(self, request: dict[str, Any], report: Reporter) -> None:
         model, device = Path(request["model"]), request.get("device", "auto")
-        card = read_card(model)
         if (model, device) != (self._model, self._device_name):
             self._model, self._device_name, self._weights = model, device, None
-        details = {"card": card, "device": str(choose_device(device))}
-        if has(model, NETWORK):
+        opened = self._loaded_model()
+        details = {"card": asdict(opened.card), "device": str(choose_device(device))}
+        if opened.has(NETWORK):
             self._warm_segmenter(report)
-        elif has(model, ENCODERS):
+        elif opened.has(ENCODERS):
             self._warm_mapper()
         report(Started("load", details))
 
@@ -191,15 +192,16 @@ class Worker:
             self._mapper = AttentionMapper(model, choose_device(self._device_name))
         return self._mapper
 
-    def _loaded_model(self) -> Path:
+    def _loaded_model(self) -> ModelFolder:
         """Return the model's folder; what is in memory goes if the folder holds other weights by now."""
         if self._model is None:
             raise CPS4Error("No model is loaded.", "Send a `load` request first.")
-        weights = read_card(self._model)["weights"]
+        opened = ModelFolder.open(self._model)
+        weights = opened.card.weights
         if weights != self._weights:
             self._weights = weights
             self._segmenter = self._mapper = self._checker = self._volume = None
-        return self._model
+        return opened
 
     def _encoded(self, mapper: AttentionMapper, path: Path, report: Reporter) -> EncodedVolume:
         """Return the encoded volume in ``path``, from memory if it is the last one and has not changed."""

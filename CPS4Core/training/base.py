@@ -18,7 +18,7 @@ from torch import Tensor
 from CPS4Core.config import InputSettings, Settings
 from CPS4Core.data.slices import SliceStore
 from CPS4Core.devices import memory_format
-from CPS4Core.model_folder import Weights, new_card, write_weights
+from CPS4Core.model_folder import ModelFolder, Weights, new_card
 from CPS4Core.synthesis.appearance import Appearance
 from CPS4Core.synthesis.bank import Bank
 from CPS4Core.synthesis.recast import recast, two_looks
@@ -70,7 +70,6 @@ class BaseTraining(Stage):
         unlabelled: slices without labels; None unless the learner takes them.
         accelerator: device and processes.
         model_folder: where the model is written.
-        facts: what the card says of the data.
     """
 
     name = "base model"
@@ -85,13 +84,11 @@ class BaseTraining(Stage):
         unlabelled: Slices | None,
         accelerator: Accelerator,
         model_folder: Path,
-        facts: dict[str, Any],
     ):
         self.settings = settings
         self.bank = bank
         self.accelerator = accelerator
         self.model_folder = model_folder
-        self.facts = facts
         base = settings.base
         self.steps_per_epoch = min(EPOCH, steps)
         self.epochs = -(-steps // self.steps_per_epoch)
@@ -178,8 +175,8 @@ class BaseTraining(Stage):
         return {self.module.part: self.module.average.state_dict()}
 
     def write_model(self, weights: Weights, step: int, metrics: dict[str, float]) -> None:
-        card = new_card(self.settings, stage="base", step=step, validation=metrics, data=self.facts)
-        write_weights(self.model_folder, step, weights, card)
+        card = new_card(self.settings, stage=2, step=step, validation=metrics)
+        ModelFolder.write(self.model_folder, step, weights, card)
 
 
 def _share_out(batch: int, labelled: bool, unlabelled: bool) -> tuple[int, int, int]:

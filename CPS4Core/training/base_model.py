@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.card import ENCODERS, NETWORK
 from CPS4Core.config import Settings
 from CPS4Core.data.dataset import Case, DataSet, open_data_set
 from CPS4Core.data.slices import prepare_slices
@@ -31,15 +32,7 @@ from CPS4Core.devices import make_deterministic
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Finished, Reporter, Started
 from CPS4Core.files import read_json, write_json
-from CPS4Core.model_folder import (
-    CARD,
-    ENCODERS,
-    NETWORK,
-    load_encoders,
-    load_network,
-    new_card,
-    write_weights,
-)
+from CPS4Core.model_folder import ModelFolder, new_card
 from CPS4Core.synthesis.bank import Bank, draw_bank
 from CPS4Core.training.base import SOURCE, BaseTraining, Slices
 from CPS4Core.training.learners import Learner, NetworkLearner, PromptLearner, SemiSupervisedLearner
@@ -118,7 +111,9 @@ def make_base_model(
         network = parts.train(
             "4-unlabelled",
             base.unlabelled_steps,
-            lambda: _started(SemiSupervisedLearner(settings, load_encoders(encoders)), trunk),
+            lambda: _started(
+                SemiSupervisedLearner(settings, ModelFolder.open(encoders).load_encoders()), trunk
+            ),
             sources.labelled,
             sources.unlabelled,
         )
@@ -175,7 +170,7 @@ class _Parts:
             torch.manual_seed(self.settings.seed)
             accelerator = make_accelerator(self.device)
             stage = BaseTraining(
-                make(), self.settings, steps, self.bank, labelled, unlabelled, accelerator, run.model, {}
+                make(), self.settings, steps, self.bank, labelled, unlabelled, accelerator, run.model
             )
             TrainingLoop(stage, run, self.settings, accelerator, self.cancellation).run()
             took = {
@@ -196,7 +191,7 @@ class _Parts:
 
 
 def _started(learner: Learner, model: Path) -> Learner:
-    learner.start_from(load_network(model))
+    learner.start_from(ModelFolder.open(model).load_network())
     return learner
 
 
@@ -251,18 +246,15 @@ def _assemble(
     data: list[dict[str, Any]],
 ) -> None:
     """Write the model: both parts in half precision, and a card that says how it came about."""
-    card = new_card(
-        settings,
-        stage="base",
-        name="CPS4 base",
-        parts=parts,
-        machine={"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        data=data,
-        scores=read_json(model / CARD).get("scores", {}) if (model / CARD).is_file() else {},
-    )
+    about = {
+        "name": "CPS4 base",
+        "parts": parts,
+        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "data_sets": data,
+    }
     weights = {
-        NETWORK: load_network(network).state_dict(),
-        ENCODERS: load_encoders(encoders).state_dict(),
+        NETWORK: ModelFolder.open(network).load_network().state_dict(),
+        ENCODERS: ModelFolder.open(encoders).load_encoders().state_dict(),
     }
     halved = {
         part: {
@@ -271,7 +263,7 @@ def _assemble(
         for part, tensors in weights.items()
     }
     steps = sum(part["steps"] for part in parts.values())
-    write_weights(model, steps, halved, card)
+    ModelFolder.write(model, steps, halved, new_card(settings, stage=2, step=steps, about=about))
 
 
 def _stop_after(minutes: float, cancellation: Cancellation) -> None:

@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from CPS4Core.card import ENCODERS, NETWORK
 from CPS4Core.class_table import BACKGROUND, IGNORE
 from CPS4Core.config import Settings
-from CPS4Core.model_folder import ENCODERS, NETWORK
 from CPS4Core.segmentation.losses import cross_entropy
 from CPS4Core.segmentation.unet import ResidualUNet
 from CPS4Core.vision_language.maps import text_maps

@@ -11,12 +11,13 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.card import ENCODERS
 from CPS4Core.config import Settings
 from CPS4Core.data.augment import draw
 from CPS4Core.devices import make_deterministic
 from CPS4Core.events import Metric, Reporter, Started
 from CPS4Core.figures import fullest_slice, overlay
-from CPS4Core.model_folder import ENCODERS, Weights, new_card, write_text_architecture, write_weights
+from CPS4Core.model_folder import ModelFolder, Weights, new_card
 from CPS4Core.systems import find_objective
 from CPS4Core.training.inputs import TrainingInputs, open_inputs
 from CPS4Core.training.loop import TrainingLoop, make_accelerator
@@ -129,8 +130,7 @@ class Pretraining(Stage):
 
     def write_model(self, weights: Weights, step: int, metrics: dict[str, float]) -> None:
         card = new_card(self.settings, stage=1, step=step, validation=metrics, data=self.inputs.facts())
-        write_text_architecture(self.model_folder, self.module.model)
-        write_weights(self.model_folder, step, weights, card)
+        ModelFolder.write(self.model_folder, step, weights, card, text=self.module.model.text)
 
     def _parameters(self) -> list[dict[str, Any]]:
         """Return the parameters to train, the text encoder's with their own learning rate."""

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.card import ENCODERS, NETWORK, TEACHER
 from CPS4Core.class_table import BACKGROUND, NUM_CLASSES, short_name
 from CPS4Core.config import Settings
 from CPS4Core.data.augment import Augmentation, draw
@@ -19,20 +20,7 @@ from CPS4Core.errors import CPS4Error
 from CPS4Core.evaluation.metrics import mean_scores
 from CPS4Core.events import Reporter, Started
 from CPS4Core.figures import fullest_slice, overlay
-from CPS4Core.model_folder import (
-    ENCODERS,
-    NETWORK,
-    TEACHER,
-    Weights,
-    card_settings,
-    copy_encoders,
-    has,
-    load_encoders,
-    load_network,
-    new_card,
-    read_card,
-    write_weights,
-)
+from CPS4Core.model_folder import ModelFolder, Weights, new_card
 from CPS4Core.segmentation.methods.method import Batch
 from CPS4Core.systems import find_method
 from CPS4Core.training.inputs import TrainingInputs, open_inputs
@@ -56,8 +44,8 @@ class SegmentationStage(Stage):
         settings: the whole settings of the run.
         accelerator: device and processes.
         maps: text maps of the unlabelled slices and of validation cases, for a method that needs them.
-        encoders: model folder of stage 1, which the finished model takes along.
-        start: model folder whose network to begin with.
+        encoders: model of stage 1, whose encoders the finished model takes along.
+        start: model whose network to begin with.
         model_folder: where the best network is written.
     """
 
@@ -69,8 +57,8 @@ class SegmentationStage(Stage):
         settings: Settings,
         accelerator: Accelerator,
         maps: MapStore | None,
-        encoders: Path | None,
-        start: Path | None,
+        encoders: ModelFolder | None,
+        start: ModelFolder | None,
         model_folder: Path,
     ):
         self.inputs = inputs
@@ -94,7 +82,7 @@ class SegmentationStage(Stage):
         torch.manual_seed(settings.seed)
         self.module = method(train)
         if start is not None:
-            self.module.start_from(load_network(start).state_dict())
+            self.module.start_from(start.load_network().state_dict())
         self.module.to(accelerator.device, memory_format=memory_format(accelerator.device, training=True))
         self.optimizer = torch.optim.Adam(
             [each for each in self.module.parameters() if each.requires_grad],
@@ -215,10 +203,8 @@ class SegmentationStage(Stage):
         facts = {"step": step, "validation": metrics, "data": self.inputs.facts()}
         if self.maps is not None:
             facts["text_trust"] = {short_name(k): round(float(each), 3) for k, each in enumerate(self.trust)}
-        card = new_card(self.settings, stage=2, **facts)
-        if self.encoders is not None:
-            copy_encoders(self.encoders, self.model_folder, card)
-        write_weights(self.model_folder, step, weights, card)
+        card = new_card(self.settings, encoders=self.encoders, stage=2, **facts)
+        ModelFolder.write(self.model_folder, step, weights, card, encoders=self.encoders)
 
     def _draw(self, start: int, stream: int) -> Augmentation:
         seeds = [[self.settings.seed, stream, start + place] for place in range(self.batch)]
@@ -276,12 +262,8 @@ def train(
     """
     make_deterministic()
     system = find_method(settings.train.method)
-    if system.needs_text:
-        settings = _with_encoders(settings, encoders)
-    else:
-        encoders = None
-    if start is not None:
-        _check_start(settings, start)
+    prompted = _open_encoders(settings, encoders) if system.needs_text else None
+    begun = None if start is None else _open_start(settings, start)
     accelerator = make_accelerator(device)
     inputs = open_inputs(data_set, settings, ratio, cache, accelerator, report, cancellation, unlabelled=True)
     if system.load().needs_unlabelled and not inputs.store.slices_of(inputs.split.unlabelled):
@@ -294,18 +276,18 @@ def train(
         "stage": 2,
         "settings": settings.model_dump(mode="json", exclude={"pretrain", "encoders", "checkpoint_minutes"}),
         "data": inputs.facts(),
-        "encoders": None if encoders is None else read_card(encoders)["weights"][ENCODERS]["sha256"],
+        "encoders": None if prompted is None else prompted.sha256(ENCODERS),
     }
-    if start is not None:
-        identity["start"] = read_card(start)["weights"][NETWORK]["sha256"]
+    if begun is not None:
+        identity["start"] = begun.sha256()
     with RunFolder(output, identity, report, main=accelerator.is_main_process) as run:
         maps = None
-        if encoders is not None:
+        if prompted is not None:
             # One is shown while training; all of them measure the trust.
             looked_at = inputs.validation_cases[: None if settings.train.text_trust == "measured" else 1]
             with accelerator.main_process_first():
                 maps = compute_text_maps(
-                    load_encoders(encoders),
+                    prompted.load_encoders(),
                     inputs.store,
                     [*inputs.split.unlabelled, *looked_at],
                     run.path / "text_maps" / identity["encoders"][:12],
@@ -313,42 +295,43 @@ def train(
                     run.report,
                     cancellation,
                 )
-        stage = SegmentationStage(inputs, settings, accelerator, maps, encoders, start, run.model)
+        stage = SegmentationStage(inputs, settings, accelerator, maps, prompted, begun, run.model)
         run.report(Started("train", {"device": str(accelerator.device), "steps": stage.total_steps}))
         TrainingLoop(stage, run, settings, accelerator, cancellation).run()
     return run.model
 
 
-def _with_encoders(settings: Settings, encoders: Path | None) -> Settings:
-    """Return the settings with those of the trained ``encoders`` in place, which the finished model takes along."""
+def _open_encoders(settings: Settings, encoders: Path | None) -> ModelFolder:
+    """Return the model of stage 1 in ``encoders``, if it was trained on slices like those of ``settings``."""
     if encoders is None:
         raise CPS4Error(
             f"The method {settings.train.method!r} needs trained encoders.",
             "Run `cps4 pretrain` first and name its model folder with --encoders.",
         )
-    theirs = card_settings(read_card(encoders))
-    if theirs.input != settings.input:
+    model = ModelFolder.open(encoders)
+    if model.input != settings.input:
         raise CPS4Error(
             "The encoders were trained on slices of another size or spacing.",
             "Use the same preset and input settings in both stages.",
             encoders,
         )
-    return settings.model_copy(update={"encoders": theirs.encoders, "pretrain": theirs.pretrain})
+    return model
 
 
-def _check_start(settings: Settings, start: Path) -> None:
-    """Refuse a network that was trained on other slices or has another shape."""
-    theirs = card_settings(read_card(start))
-    if not has(start, NETWORK):
+def _open_start(settings: Settings, start: Path) -> ModelFolder:
+    """Return the model in ``start``, if its network sees the same slices and has the same shape."""
+    model = ModelFolder.open(start)
+    if not model.has(NETWORK):
         raise CPS4Error(
             "The model to begin with has no segmentation network.", "Choose one of stage 2.", start
         )
-    if (theirs.input, theirs.train.widths) != (settings.input, settings.train.widths):
+    if (model.input, model.widths) != (settings.input, settings.train.widths):
         raise CPS4Error(
             "The model to begin with was trained on slices of another size, or has another network.",
             "Use its preset and settings.",
             start,
         )
+    return model
 
 
 def _stack(arrays: Any) -> Tensor:

@@ -11,6 +11,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from CPS4Core.card import ENCODERS
 from CPS4Core.class_table import BACKGROUND, BY_LABEL, class_name, find_label, short_name
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Event, Failed, Finished, Progress
@@ -20,7 +21,6 @@ from CPS4SegmentationLib.attention_display import (
 )
 from CPS4SegmentationLib.attention_maps import CLASSES, AttentionMap, dice
 from CPS4SegmentationLib.logic import CPS4SegmentationLogic, in_words, show_error
-from CPS4SegmentationLib.model_card import can_attend
 from CPS4SegmentationLib.panel import Panel, fit_to_contents
 from CPS4SegmentationLib.progress import ProgressDisplay
 from CPS4SegmentationLib.segmentations import mask_of, segment_ids, set_mask, source_volume
@@ -145,7 +145,7 @@ class AttentionPanel(Panel):
     def _model_and_source(self) -> tuple[Path, Path]:
         self.logic.ensure_engine()
         model = self.logic.checked_model(
-            can_attend, _("The model was trained without prompts and has no attention maps.")
+            ENCODERS, _("The model was trained without prompts and has no attention maps.")
         )
         return model, self.logic.volumes.path_of(self.parameters.inputVolume)
 

@@ -12,10 +12,10 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
+from CPS4Core.card import Card
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Failed
 from CPS4SegmentationLib.installation import install_missing
-from CPS4SegmentationLib.model_card import read_card
 from CPS4SegmentationLib.parameters import Parameters
 from CPS4SegmentationLib.settings import setting
 from CPS4SegmentationLib.volumes import VolumeFiles
@@ -52,21 +52,21 @@ class CPS4SegmentationLogic(ScriptedLoadableModuleLogic):
         """Where to compute: ``auto``, ``cuda``, ``mps`` or ``cpu``."""
         return setting("Device") or "auto"
 
-    def checked_model(self, needs: Callable[[dict], bool], otherwise: str) -> Path:
-        """Return the model folder in use if it can do what is needed.
+    def checked_model(self, needed: str, otherwise: str) -> Path:
+        """Return the model folder in use if it has the part that is needed.
 
         Args:
-            needs: tells from the card whether it can.
-            otherwise: what is wrong if it cannot.
+            needed: part of a model, ``NETWORK`` or ``ENCODERS``.
+            otherwise: what is wrong if it has not.
 
         Raises:
-            CPS4Error: if no model is chosen, or it cannot.
+            CPS4Error: if no model is chosen, or it has not the part.
         """
         if self.model is None:
             raise CPS4Error(
                 _("There is no model."), _("Choose a model folder under Segment, or train one under Train.")
             )
-        if not needs(read_card(self.model)):
+        if needed not in Card.read(self.model).weights:
             raise CPS4Error(otherwise, _("Choose a model of stage 2 that was trained with CPS4."), self.model)
         return self.model
 

@@ -9,10 +9,11 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from CPS4Core.card import NETWORK, Card
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Event, Failed, Finished, Progress, Warned
 from CPS4SegmentationLib.logic import CPS4SegmentationLogic, in_words, show_error
-from CPS4SegmentationLib.model_card import can_segment, describe, read_card
+from CPS4SegmentationLib.model_card import describe
 from CPS4SegmentationLib.panel import Panel
 from CPS4SegmentationLib.progress import ProgressDisplay
 from CPS4SegmentationLib.segmentations import (
@@ -108,7 +109,7 @@ class SegmentPanel(Panel):
 
     def _enqueue(self, volumes: list[slicer.vtkMRMLScalarVolumeNode | None]) -> None:
         try:
-            self.logic.checked_model(can_segment, _("The model cannot segment: its stage 2 is not trained."))
+            self.logic.checked_model(NETWORK, _("The model cannot segment: its stage 2 is not trained."))
             if len(volumes) == 1:
                 check_volume(volumes[0])
             self.logic.ensure_engine()
@@ -136,9 +137,7 @@ class SegmentPanel(Panel):
         self.refresh()
 
     def _start(self, volume: slicer.vtkMRMLScalarVolumeNode) -> None:
-        model = self.logic.checked_model(
-            can_segment, _("The model cannot segment: its stage 2 is not trained.")
-        )
+        model = self.logic.checked_model(NETWORK, _("The model cannot segment: its stage 2 is not trained."))
         source = self.logic.volumes.path_of(volume)
         target = self.logic.new_folder("segmentation") / "result.seg.nrrd"
         self._running = volume.GetID()
@@ -248,7 +247,7 @@ class SegmentPanel(Panel):
             self.ui.cardLabel.text = _("Choose a model folder: `model` in a training run.")
             return
         try:
-            self.ui.cardLabel.text = describe(read_card(self.logic.model))
+            self.ui.cardLabel.text = describe(Card.read(self.logic.model))
         except CPS4Error as error:
             self.ui.cardLabel.text = in_words(error)
 

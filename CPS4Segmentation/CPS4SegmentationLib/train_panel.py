@@ -9,6 +9,7 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
+from CPS4Core.card import holds_model
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Event, Failed, Finished, Metric, Progress, Started, Warned
 from CPS4Core.systems import METHODS, OBJECTIVES
@@ -213,7 +214,7 @@ class TrainPanel(Panel):
             return [second]
         if chosen == BOTH:
             return [first, [*second, "--encoders", str(stage_1 / "model")]]
-        mine = chosen == STAGE_2 and (stage_1 / "model" / "card.json").is_file()
+        mine = chosen == STAGE_2 and holds_model(stage_1 / "model")
         encoders = stage_1 / "model" if mine else self._model_under_segment()
         return [[*second, "--encoders", str(encoders)]]
 
@@ -346,7 +347,7 @@ class TrainPanel(Panel):
             (
                 model
                 for model in (Path(path) / "stage2" / "model", Path(path) / "stage1" / "model")
-                if path and (model / "card.json").is_file()
+                if path and holds_model(model)
             ),
             None,
         )

@@ -37,7 +37,7 @@ from CPS4Core.evaluation.metrics import level_agreement, mean_scores, overlap
 from CPS4Core.events import Metric, silent
 from CPS4Core.files import read_json, write_json
 from CPS4Core.inference.segmenter import Segmenter
-from CPS4Core.model_folder import load_encoders
+from CPS4Core.model_folder import ModelFolder
 from CPS4Core.phantom.data_set import write_phantom_data_set
 from CPS4Core.training.map_store import MapStore
 from CPS4Core.training.pretrain import pretrain
@@ -206,7 +206,7 @@ def oracle_maps() -> patch:
 
 def score_model(model: Path, data: Path) -> dict:
     """Return the scores of a model on the test cases, at native resolution; with the level order beside it."""
-    segmenter = Segmenter(model, CPU)
+    segmenter = Segmenter(ModelFolder.open(model), CPU)
     found: dict[str, list] = {"pairs": [], "ordered": []}
     for case in open_data_set(data).test:
         image = read_image(case.image)
@@ -219,7 +219,7 @@ def score_model(model: Path, data: Path) -> dict:
 
 def score_maps(model: Path, data: Path) -> dict:
     """Return the scores of the raw text maps, gated or not, and of the oracle, on the canvas of the test cases."""
-    encoders = load_encoders(model)
+    encoders = ModelFolder.open(model).load_encoders()
     settings = load_settings("small").input
     grid = encoders.vision.grid(settings.size)
     found: dict[str, list] = {"text": [], "gated": [], "oracle": []}

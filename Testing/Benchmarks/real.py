@@ -46,6 +46,7 @@ from CPS4Core.evaluation.metrics import names_found, overlap, surface_distances
 from CPS4Core.figures import fullest_slice, overlay
 from CPS4Core.files import write_json
 from CPS4Core.inference.segmenter import Segmenter
+from CPS4Core.model_folder import ModelFolder
 
 DATA = Path(__file__).parents[3] / "shared/data"
 BAND_MM = 3.0
@@ -309,7 +310,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     device = choose_device(arguments.device)
-    segmenter = Segmenter(arguments.model, device)
+    segmenter = Segmenter(ModelFolder.open(arguments.model), device)
     output = arguments.output or Path("build/real") / segmenter.sha256[:12]
     output.mkdir(parents=True, exist_ok=True)
     only = None if arguments.only is None else set(arguments.only.read_text(encoding="utf-8").split())

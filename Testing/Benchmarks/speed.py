@@ -26,13 +26,14 @@ import SimpleITK as sitk
 import torch
 
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.card import NETWORK
 from CPS4Core.config import Settings, load_settings
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.devices import choose_precision, memory_format
 from CPS4Core.events import Finished, silent
 from CPS4Core.inference.batch import Task, segment_one
 from CPS4Core.inference.segmenter import Segmenter
-from CPS4Core.model_folder import NETWORK, new_card, write_weights
+from CPS4Core.model_folder import ModelFolder, new_card
 from CPS4Core.phantom.data_set import write_phantom_data_set
 from CPS4Core.phantom.phantom import PhantomOptions, make_phantom
 from CPS4Core.segmentation.methods.method import Batch
@@ -109,10 +110,8 @@ def train_network(folder: Path, settings: Settings) -> Path:
 
 def segmentation(name: str, model: Path, image: sitk.Image, repeats: int, bound: str = "") -> list[str]:
     """Measure a warm segmentation of a study against the bare forward of its slices."""
-    segmenter = Segmenter(model, CPU)
-    slices = torch.from_numpy(
-        SliceGrid.of(image, segmenter.settings.input, whole=True).to_slices(image)
-    ).unsqueeze(1)
+    segmenter = Segmenter(ModelFolder.open(model), CPU)
+    slices = torch.from_numpy(SliceGrid.of(image, segmenter.input, whole=True).to_slices(image)).unsqueeze(1)
     batches = slices.split(segmenter.slices_at_once(slices))
     batches = [batch.contiguous(memory_format=memory_format(CPU, training=False)) for batch in batches]
     half = choose_precision(CPU) == "bf16"
@@ -137,8 +136,9 @@ def cold_start(model: Path, folder: Path) -> list[str]:
     parts = {
         "the interpreter": "pass",
         "and the libraries": "import CPS4Core.inference.segmenter",
-        "and the model": "from CPS4Core.inference.segmenter import Segmenter; import torch, sys, pathlib;"
-        "Segmenter(pathlib.Path(sys.argv[1]), torch.device('cpu'))",
+        "and the model": "from CPS4Core.inference.segmenter import Segmenter; import torch, sys;"
+        "from CPS4Core.model_folder import ModelFolder;"
+        "Segmenter(ModelFolder.open(sys.argv[1]), torch.device('cpu'))",
     }
     lines = []
     for name, code in parts.items():
@@ -190,7 +190,7 @@ def bare_step(settings: Settings) -> float:
 
 def growth(model: Path, folder: Path, cases: list[int]) -> list[str]:
     """Measure the peak memory and the time of segmenting ever more cases with one warm model."""
-    segmenter = Segmenter(model, CPU)
+    segmenter = Segmenter(ModelFolder.open(model), CPU)
     scan = folder / "small.nii.gz"
     sitk.WriteImage(study(9, 128), str(scan))
     lines, process = [], psutil.Process()
@@ -219,7 +219,7 @@ def study(slices: int, pixels: int) -> sitk.Image:
 def write_model(folder: Path, settings: Settings) -> Path:
     """Write a network with random weights and return its folder."""
     network = ResidualUNet(settings.train.widths)
-    write_weights(folder, 0, {NETWORK: network.state_dict()}, new_card(settings, stage=2))
+    ModelFolder.write(folder, 0, {NETWORK: network.state_dict()}, new_card(settings, stage=2))
     return folder
 
 

@@ -13,8 +13,9 @@ import SimpleITK as sitk
 import torch
 
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.card import CARD, TEACHER
 from CPS4Core.class_table import STRUCTURES, short_name
-from CPS4Core.config import InputSettings, Settings
+from CPS4Core.config import InputSettings
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Warned, silent
@@ -22,7 +23,7 @@ from CPS4Core.inference import agreement
 from CPS4Core.inference.agreement import Agreement, Checker, check_files
 from CPS4Core.inference.attention import AttentionMapper
 from CPS4Core.inference.segmenter import Segmenter
-from CPS4Core.model_folder import CARD, TEACHER, load_network, read_card
+from CPS4Core.model_folder import ModelFolder
 from CPS4Core.training.train import train
 from CPS4Core.vision_language.maps import text_labels
 
@@ -33,7 +34,7 @@ L2, L3 = 5, 4
 class FixedNetwork:
     """Gives the same logits whatever it sees."""
 
-    settings = SimpleNamespace(input=InputSettings(size=(32, 64), spacing_mm=1.0))
+    input = InputSettings(size=(32, 64), spacing_mm=1.0)
 
     def __init__(self, logits, report=silent):
         self.logits = logits
@@ -75,9 +76,6 @@ def test_values_by_hand():
     assert found[1].confidence == pytest.approx((0.75 + 2 / 3) / 2, abs=1e-3)
 
 
-UNGATED = Settings()
-
-
 def two_structures():
     """An image, its labels with L2 and L3 in two slices of 80 voxels each, and the labels as the network sees them."""
     stored = np.zeros((2, 64, 32), np.uint8)
@@ -97,7 +95,7 @@ def test_the_prompts_share_by_hand(monkeypatch):
         return named
 
     monkeypatch.setattr(agreement, "text_labels", text_labels_by_hand)
-    mapper = SimpleNamespace(settings=UNGATED, model=None)
+    mapper = SimpleNamespace(least_peak=0.0, model=None)
     network = FixedNetwork(logits_of(seen))
     found = Checker(network, None, mapper, {}).check(image, labels)
     assert found[L2].prompts == pytest.approx(0.5)
@@ -111,7 +109,7 @@ def test_prompts_that_nothing_trusts_are_not_computed(monkeypatch):
     image, labels, seen = two_structures()
     asked = []
     monkeypatch.setattr(agreement, "text_labels", lambda *_: asked.append(1) or seen)
-    mapper = SimpleNamespace(settings=UNGATED, model=None)
+    mapper = SimpleNamespace(least_peak=0.0, model=None)
     network = FixedNetwork(logits_of(seen))
     found = Checker(network, None, mapper, {short_name(L2): 0.0, short_name(L3): 0.0}).check(image, labels)
     assert not asked
@@ -129,7 +127,7 @@ def test_prompts_that_do_not_fit_into_the_memory_are_left_out(monkeypatch):
 
     monkeypatch.setattr(agreement, "text_labels", too_large)
     network = FixedNetwork(logits_of(seen), said.append)
-    mapper = SimpleNamespace(settings=UNGATED, model=None)
+    mapper = SimpleNamespace(least_peak=0.0, model=None)
     found = Checker(network, network, mapper, {}).check(image, labels)
     assert set(found[L2].known()) == {"network", "teacher"}
     assert [type(each) for each in said] == [Warned]
@@ -160,20 +158,25 @@ def segmented(data_set):
     return data_set / "imagesTs/test_0001_0000.nii.gz", data_set / "labelsTs/test_0001.nii.gz"
 
 
+def checker_of(folder):
+    model = ModelFolder.open(folder)
+    return Checker.of(model, Segmenter(model, CPU))
+
+
 def test_a_trained_model_answers_with_all_its_parts(trained_model, segmented):
     image, labels = (sitk.ReadImage(str(each)) for each in segmented)
-    network = Segmenter(trained_model, CPU)
-    mapper = AttentionMapper(trained_model, CPU)
-    found = Checker.of(trained_model, network, mapper).check(image, labels)
-    grid = SliceGrid.of(image, network.settings.input, whole=True)
+    model = ModelFolder.open(trained_model)
+    network, mapper = Segmenter(model, CPU), AttentionMapper(model, CPU)
+    found = Checker.of(model, network, mapper).check(image, labels)
+    grid = SliceGrid.of(image, network.input, whole=True)
     truth, slices = grid.labels_to_slices(labels), grid.to_slices(image)
     assert set(found) == set(np.unique(truth).tolist()) - {0}
     with torch.inference_mode():
-        logits = load_network(trained_model)(torch.from_numpy(slices).unsqueeze(1))
-        taught = load_network(trained_model, TEACHER)(torch.from_numpy(slices).unsqueeze(1)).argmax(1).numpy()
+        logits = model.load_network()(torch.from_numpy(slices).unsqueeze(1))
+        taught = model.load_network(TEACHER)(torch.from_numpy(slices).unsqueeze(1)).argmax(1).numpy()
     probability = logits.softmax(1).numpy()
     prompted = text_labels(mapper.model, slices)
-    trust = read_card(trained_model).get("text_trust", {})
+    trust = model.card.text_trust
     for label, each in found.items():
         mask = truth == label
         assert each.network == pytest.approx(probability[:, label][mask].mean(), abs=1e-4)
@@ -187,8 +190,8 @@ def test_a_trained_model_answers_with_all_its_parts(trained_model, segmented):
 
 def test_prompts_that_the_card_does_not_trust_are_not_asked(trained_model, segmented):
     image, labels = (sitk.ReadImage(str(each)) for each in segmented)
-    network = Segmenter(trained_model, CPU)
-    mapper = AttentionMapper(trained_model, CPU)
+    model = ModelFolder.open(trained_model)
+    network, mapper = Segmenter(model, CPU), AttentionMapper(model, CPU)
     doubted = Checker(network, None, mapper, {short_name(L3): 0.0, short_name(L2): 0.8})
     found = doubted.check(image, labels)
     assert found[L3].prompts is None
@@ -203,7 +206,7 @@ def test_encoders_that_the_card_does_not_trust_are_not_loaded(trained_model, tmp
         card = json.loads((copy / CARD).read_text(encoding="utf-8"))
         card["text_trust"] = {each.short: 0.0 for each in STRUCTURES} | {"background": 1.0, "L3": trust}
         (copy / CARD).write_text(json.dumps(card), encoding="utf-8")
-        assert (Checker.of(copy, Segmenter(copy, CPU)).mapper is not None) == loaded
+        assert (checker_of(copy).mapper is not None) == loaded
 
 
 def test_a_model_without_teacher_and_encoders_answers_with_its_network(
@@ -215,27 +218,25 @@ def test_a_model_without_teacher_and_encoders_answers_with_its_network(
     options = {"ratio": 1.0, "encoders": None, "device": CPU, "report": silent}
     cache = tmp_path / "cache"
     model = train(data_set, tmp_path / "run", settings, cancellation=Cancellation(), cache=cache, **options)
-    assert TEACHER not in read_card(model)["weights"]
-    found = check_files(Checker.of(model, Segmenter(model, CPU)), *segmented, silent, Cancellation())
+    assert not ModelFolder.open(model).has(TEACHER)
+    found = check_files(checker_of(model), *segmented, silent, Cancellation())
     assert found
     assert all(set(each.known()) == {"network"} for each in found.values())
     with pytest.raises(CPS4Error, match="no teacher"):
-        load_network(model, TEACHER)
+        ModelFolder.open(model).load_network(TEACHER)
 
 
 def test_it_stops_when_asked(trained_model, segmented):
     cancellation = Cancellation()
     cancellation.request()
     with pytest.raises(Cancelled):
-        check_files(
-            Checker.of(trained_model, Segmenter(trained_model, CPU)), *segmented, silent, cancellation
-        )
+        check_files(checker_of(trained_model), *segmented, silent, cancellation)
 
 
 def test_labels_of_another_scan_are_refused(trained_model, segmented, tmp_path):
     other = sitk.Image(10, 10, 10, sitk.sitkUInt8)
     sitk.WriteImage(other, str(tmp_path / "other.nii.gz"))
-    checker = Checker.of(trained_model, Segmenter(trained_model, CPU))
+    checker = checker_of(trained_model)
     with pytest.raises(CPS4Error, match="other"):
         check_files(checker, segmented[0], tmp_path / "other.nii.gz", silent, Cancellation())
 
@@ -246,9 +247,9 @@ def test_a_damaged_teacher_is_refused(trained_model, tmp_path):
     card = json.loads((copy / CARD).read_text(encoding="utf-8"))
     weights = copy / card["weights"][TEACHER]["file"]
     weights.write_bytes(weights.read_bytes()[:-100])
-    network = Segmenter(copy, CPU)  # segmenting needs no teacher
+    network = Segmenter(ModelFolder.open(copy), CPU)  # segmenting needs no teacher
     with pytest.raises(CPS4Error) as refused:
-        Checker.of(copy, network)
+        Checker.of(ModelFolder.open(copy), network)
     assert refused.value.path == weights
 
 

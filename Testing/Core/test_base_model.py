@@ -13,7 +13,7 @@ from CPS4Core.class_table import BACKGROUND, IGNORE, NUM_CLASSES
 from CPS4Core.config import load_settings
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Metric, silent
-from CPS4Core.model_folder import load_encoders, load_network
+from CPS4Core.model_folder import ModelFolder
 from CPS4Core.phantom.data_set import write_phantom_data_set
 from CPS4Core.segmentation.unet import ResidualUNet
 from CPS4Core.synthesis import bank as banks
@@ -56,13 +56,13 @@ def make(folder, data=(), cancellation=None, report=silent, minutes=None):
 def test_from_synthetic_spines_alone(tmp_path, few_patients):
     model = make(tmp_path / "base")
     card = json.loads((model / "card.json").read_text())
-    assert list(card["parts"]) == ["1-synthetic", "3-prompts"] and card["data"] == []
+    assert list(card["about"]["parts"]) == ["1-synthetic", "3-prompts"] and card["about"]["data_sets"] == []
     for file in model.glob("*.safetensors"):
         assert {tensor.dtype for tensor in load_file(file).values()} <= {torch.float16, torch.int64}
-    network = load_network(model)
+    network = ModelFolder.open(model).load_network()
     assert next(network.parameters()).dtype == torch.float32
     assert network(torch.zeros(1, 1, 64, 64)).shape == (1, NUM_CLASSES, 64, 64)
-    encoders = load_encoders(model)
+    encoders = ModelFolder.open(model).load_encoders()
     A = encoders.attention(torch.zeros(1, 1, 64, 64), encoders.prompt_tokens(encoders.class_prompts()))
     assert A.shape == (1, NUM_CLASSES, 32, 32) and ((A > 0) & (A < 1)).all()
 
@@ -71,9 +71,9 @@ def test_with_real_scans_all_parts_run_and_some_cases_are_left_out(tmp_path, few
     data = write_phantom_data_set(tmp_path / "data", 5, labelled=3)
     model = make(tmp_path / "base", [data])
     card = json.loads((model / "card.json").read_text())
-    assert list(card["parts"]) == ["1-synthetic", "2-labelled", "3-prompts", "4-unlabelled"]
-    assert card["data"][0]["labelled"] == ["case_0001", "case_0002"]
-    assert card["data"][0]["unlabelled"] == ["case_0004", "case_0005"]
+    assert list(card["about"]["parts"]) == ["1-synthetic", "2-labelled", "3-prompts", "4-unlabelled"]
+    assert card["about"]["data_sets"][0]["labelled"] == ["case_0001", "case_0002"]
+    assert card["about"]["data_sets"][0]["unlabelled"] == ["case_0004", "case_0005"]
 
 
 def test_a_stopped_run_ends_in_the_same_weights(tmp_path, few_patients):
@@ -193,5 +193,5 @@ def test_the_segmenter_takes_it(tmp_path, few_patients):
     model = make(tmp_path / "base")
     image = sitk.GetImageFromArray(np.random.default_rng(0).random((3, 70, 60), dtype=np.float32))
     image.SetDirection((0, 0, 1, 1, 0, 0, 0, 1, 0))
-    labels = Segmenter(model, CPU).segment(image).labels
+    labels = Segmenter(ModelFolder.open(model), CPU).segment(image).labels
     assert labels.GetSize() == image.GetSize() and labels.GetDirection() == image.GetDirection()

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
+from CPS4Core.card import ENCODERS, NETWORK
 from CPS4Core.errors import CPS4Error
-from CPS4Core.model_folder import ENCODERS, NETWORK, load_encoders, load_network
+from CPS4Core.model_folder import ModelFolder
 
 
 @pytest.fixture
@@ -39,17 +40,17 @@ class Attack:
 def test_another_class_count_and_version(copy):
     change(copy, classes={"background": 0, "L5": 1})
     with pytest.raises(CPS4Error, match="2 classes"):
-        load_network(copy)
+        ModelFolder.open(copy).load_network()
     change(copy, format=99)
-    with pytest.raises(CPS4Error, match="another version"):
-        load_network(copy)
+    with pytest.raises(CPS4Error, match="newer version"):
+        ModelFolder.open(copy).load_network()
 
 
 def test_truncated_weights(copy):
     path = weights(copy)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CPS4Error) as caught:
-        load_network(copy)
+        ModelFolder.open(copy).load_network()
     assert caught.value.path == path or path.name in str(caught.value)
 
 
@@ -58,7 +59,7 @@ def test_a_pickle_in_disguise_is_not_opened(copy, part, tmp_path):
     target = tmp_path / "attacked"
     weights(copy, part).write_bytes(pickle.dumps(Attack(target)))
     with pytest.raises(CPS4Error):
-        load_network(copy) if part == NETWORK else load_encoders(copy)
+        ModelFolder.open(copy).load_network() if part == NETWORK else ModelFolder.open(copy).load_encoders()
     assert not target.exists()
 
 
@@ -70,21 +71,21 @@ def test_weights_outside_the_folder_are_not_read(copy, trained_model):
         card["weights"][NETWORK]["file"] = name
         change(copy, weights=card["weights"])
         with pytest.raises(CPS4Error):
-            load_network(copy)
+            ModelFolder.open(copy).load_network()
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "null", '{"format": 1}', ""])
 def test_a_card_that_is_none(copy, text):
     (copy / "card.json").write_text(text)
     with pytest.raises(CPS4Error):
-        load_network(copy)
+        ModelFolder.open(copy).load_network()
 
 
 @pytest.mark.parametrize("fields", [{"weights": []}, {"weights": {"network": {}}}, {"settings": None}])
 def test_a_card_that_lacks_parts(copy, fields):
     change(copy, **fields)
     with pytest.raises(CPS4Error, match="card lacks"):
-        load_network(copy)
+        ModelFolder.open(copy).load_network()
 
 
 def test_a_text_encoder_that_brings_code_is_not_run(copy, tmp_path):
@@ -95,7 +96,7 @@ def test_a_text_encoder_that_brings_code_is_not_run(copy, tmp_path):
     config["model_type"] = "evil"
     (copy / "text" / "config.json").write_text(json.dumps(config))
     with pytest.raises(CPS4Error):
-        load_encoders(copy)
+        ModelFolder.open(copy).load_encoders()
     assert not target.exists()
 
 
@@ -108,5 +109,5 @@ def test_the_command_line_names_the_model_and_shows_no_trace(copy, data_set, tmp
         encoding="utf-8",
     )
     assert done.returncode == 1
-    assert "another version" in done.stderr
+    assert "newer version" in done.stderr
     assert "Traceback" not in done.stderr

@@ -15,6 +15,7 @@ import torch
 from small_models import MEMORY_ERRORS
 
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.card import NETWORK
 from CPS4Core.class_table import BY_LABEL
 from CPS4Core.errors import CPS4Error
 from CPS4Core.evaluation.evaluate import evaluate
@@ -25,7 +26,7 @@ from CPS4Core.inference.batch import find_tasks, segment_all
 from CPS4Core.inference.outputs import segment_header, write_segmentation
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.inference.worker import Worker
-from CPS4Core.model_folder import NETWORK, hash_of, load_network, read_card, write_weights
+from CPS4Core.model_folder import ModelFolder
 from CPS4Core.phantom.phantom import make_phantom
 
 CPU = torch.device("cpu")
@@ -49,8 +50,8 @@ def assert_on_grid_of(result, image):
 
 def test_labels_and_maps_lie_on_the_volume(model, scan):
     image = sitk.ReadImage(str(scan))
-    assert_on_grid_of(Segmenter(model, CPU).segment(image).labels, image)
-    mapper = AttentionMapper(model, CPU)
+    assert_on_grid_of(Segmenter(ModelFolder.open(model), CPU).segment(image).labels, image)
+    mapper = AttentionMapper(ModelFolder.open(model), CPU)
     volume = mapper.encode(image)
     for text in ("L4", "a herniated disc"):
         found = mapper.attend(volume, text)
@@ -63,7 +64,7 @@ def test_labels_and_maps_lie_on_the_volume(model, scan):
 
 def test_the_stored_orientation_does_not_change_the_anatomy(model):
     phantom = make_phantom(3)
-    segmenter = Segmenter(model, CPU)
+    segmenter = Segmenter(ModelFolder.open(model), CPU)
     plain = sitk.DICOMOrient(segmenter.segment(sitk.DICOMOrient(phantom.image, "PIR")).labels, "LPS")
     turned = sitk.DICOMOrient(segmenter.segment(sitk.DICOMOrient(phantom.image, "SRA")).labels, "LPS")
     assert_on_grid_of(turned, plain)
@@ -74,8 +75,8 @@ def test_the_stored_orientation_does_not_change_the_anatomy(model):
 @pytest.mark.parametrize("error", MEMORY_ERRORS)
 def test_too_little_memory_takes_fewer_slices_with_the_same_result(error, model, scan, monkeypatch):
     image = sitk.ReadImage(str(scan))
-    expected = sitk.GetArrayFromImage(Segmenter(model, CPU).segment(image).labels)
-    segmenter = Segmenter(model, CPU)
+    expected = sitk.GetArrayFromImage(Segmenter(ModelFolder.open(model), CPU).segment(image).labels)
+    segmenter = Segmenter(ModelFolder.open(model), CPU)
     plain = segmenter._logits
 
     def logits(slices):
@@ -88,7 +89,7 @@ def test_too_little_memory_takes_fewer_slices_with_the_same_result(error, model,
 
 
 def test_another_error_of_the_device_is_not_taken_for_one_of_memory(model, scan, monkeypatch):
-    segmenter = Segmenter(model, CPU)
+    segmenter = Segmenter(ModelFolder.open(model), CPU)
 
     def logits(slices):
         raise RuntimeError("CUDA error: device-side assert triggered")
@@ -105,7 +106,7 @@ def test_a_folder_goes_on_past_a_bad_case(model, scan, tmp_path):
     shutil.copy(scan, folder / "b.nii.gz")
     events = []
     failures = segment_all(
-        Segmenter(model, CPU),
+        Segmenter(ModelFolder.open(model), CPU),
         find_tasks(folder, tmp_path / "out", ".nrrd"),
         level_order=False,
         report=events.append,
@@ -254,18 +255,26 @@ def test_the_worker_checks_and_cancels_one_request_by_name(model, scan, data_set
 def test_the_worker_takes_up_what_training_wrote_meanwhile(model, scan, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(model, folder)
-    card = read_card(folder)
+    card = ModelFolder.open(folder).card
     labels = str(tmp_path / "labels.nrrd")
     segment = {"do": "segment", "input": str(scan), "output": labels}
-    check = {"do": "check", "input": str(scan), "labels": labels, "network": hash_of(folder)}
-    background = {name: torch.zeros_like(each) for name, each in load_network(folder).state_dict().items()}
+    check = {
+        "do": "check",
+        "input": str(scan),
+        "labels": labels,
+        "network": ModelFolder.open(folder).sha256(),
+    }
+    background = {
+        name: torch.zeros_like(each)
+        for name, each in ModelFolder.open(folder).load_network().state_dict().items()
+    }
     lines, events, answered = [{"request": "0", "do": "load", "model": str(folder), "device": "cpu"}], [], []
     lines += [{"request": "1", **segment}, {"request": "2", **check}]
 
     def feed():
         yield from map(json.dumps, lines)
         assert first.wait(60)
-        write_weights(folder, 10**5, {NETWORK: background}, card)
+        ModelFolder.write(folder, 10**5, {NETWORK: background}, card)
         yield json.dumps({"request": "3", **check})
         yield json.dumps({"request": "4", **segment})
         assert second.wait(60)
@@ -289,7 +298,7 @@ def test_the_worker_takes_up_what_training_wrote_meanwhile(model, scan, tmp_path
     )
     assert before["network"] == check["network"]
     assert before["confidence"]
-    assert after["network"] == hash_of(folder) != before["network"]
+    assert after["network"] == ModelFolder.open(folder).sha256() != before["network"]
     assert not after["confidence"]  # it sees background alone
 
 

@@ -18,7 +18,7 @@ from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import load_settings, parse_settings
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Finished, Metric, Warned, silent
-from CPS4Core.model_folder import load_encoders, load_network, read_card
+from CPS4Core.model_folder import ModelFolder
 from CPS4Core.phantom.data_set import write_phantom_data_set
 from CPS4Core.phantom.phantom import PhantomOptions
 from CPS4Core.training.loop import read_ahead
@@ -85,8 +85,8 @@ def tensors_of(model):
     """Return the weights in a model folder: network and teacher, encoders."""
     return {
         f"{part}.{name}": tensor
-        for part, entry in read_card(model)["weights"].items()
-        for name, tensor in load_weights(Path(model) / entry["file"])[0].items()
+        for part, entry in ModelFolder.open(model).card.weights.items()
+        for name, tensor in load_weights(Path(model) / entry.file)[0].items()
     }
 
 
@@ -97,24 +97,24 @@ def assert_same_bits(one, other):
 
 
 def test_stage_1_writes_encoders_with_a_card(stage_1):
-    card = read_card(stage_1)
-    assert card["stage"] == 1
-    assert card["data"]["labelled_cases"] == 3
-    assert card["data"]["validation_cases"] == 1
-    assert "validation_total" in card["validation"]
-    model = load_encoders(stage_1)
+    card = ModelFolder.open(stage_1).card
+    assert card.stage == 1
+    assert card.data["labelled_cases"] == 3
+    assert card.data["validation_cases"] == 1
+    assert "validation_total" in card.validation
+    model = ModelFolder.open(stage_1).load_encoders()
     attention = model.attention(torch.randn(2, 1, 32, 64), model.prompt_tokens(model.class_prompts()))
     assert attention.shape == (2, 20, 4, 8)
 
 
 def test_stage_2_takes_the_encoders_along(stage_2):
-    assert load_network(stage_2)(torch.randn(1, 1, 32, 64)).shape == (1, 20, 32, 64)
-    assert load_encoders(stage_2).settings.dimension == 8
-    assert 0 <= read_card(stage_2)["validation"]["validation_mdice"] <= 1
+    assert ModelFolder.open(stage_2).load_network()(torch.randn(1, 1, 32, 64)).shape == (1, 20, 32, 64)
+    assert ModelFolder.open(stage_2).load_encoders().settings.dimension == 8
+    assert 0 <= ModelFolder.open(stage_2).card.validation["validation_mdice"] <= 1
 
 
 def test_the_card_says_how_far_the_text_was_trusted(stage_2):
-    trust = read_card(stage_2)["text_trust"]
+    trust = ModelFolder.open(stage_2).card.text_trust
     assert len(trust) == 20
     assert all(each == 0 or 0.5 <= each <= 1 for name, each in trust.items() if name != "background")
 
@@ -138,7 +138,7 @@ def test_training_goes_on_from_a_model(data_set, tiny_settings, cache, stage_1, 
         cancellation=Cancellation(),
         cache=cache,
     )
-    started, ended = (load_network(each).state_dict() for each in (stage_2, model))
+    started, ended = (ModelFolder.open(each).load_network().state_dict() for each in (stage_2, model))
     for name, each in started.items():
         if "running" not in name and "num_batches" not in name:
             assert torch.allclose(each, ended[name], atol=1e-6)
@@ -166,7 +166,7 @@ def test_curves_are_complete(stage_2):
 @pytest.mark.parametrize("method", ["supervised", "mean_teacher", "mean_teacher_hard"])
 def test_every_method_trains(method, data_set, tiny_settings, cache, tmp_path):
     settings = changed(tiny_settings, train={"method": method, "epochs": 1})
-    load_network(run_stage_2(data_set, tmp_path / "run", settings, cache))
+    ModelFolder.open(run_stage_2(data_set, tmp_path / "run", settings, cache)).load_network()
 
 
 def test_learning_lowers_the_loss(data_set, tiny_settings, cache, tmp_path):
@@ -245,7 +245,10 @@ def test_kill_and_the_same_command_end_in_the_same_bits(
     wait_for(enough, process)
     process.kill()
     process.wait()
-    assert not (tmp_path / "run/model/card.json").exists() or read_card(tmp_path / "run/model")["step"] < 300
+    assert (
+        not (tmp_path / "run/model/card.json").exists()
+        or ModelFolder.open(tmp_path / "run/model").card.step < 300
+    )
     subprocess.run(run, check=True, capture_output=True)
     assert_same_bits(tmp_path / "run/model", uninterrupted / "model")
 
