@@ -5,40 +5,47 @@ from __future__ import annotations
 import errno
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from CPS4Core.errors import CPS4Error
+
+UNFINISHED = ".writing-"
+"""How the names of files begin that are not complete yet, or were left so by a process that was killed."""
+NAME_END = 16
+"""Characters of a file's name that its temporary name ends in: enough for any suffix, and short of every limit."""
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+MAKE_SPACE = "Free some space and start again; nothing was lost."
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+CANNOT_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+"""What file systems answer that cannot flush a file; they have taken all of it."""
 
 
 @contextmanager
 def written_aside(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``, and rename it to ``path`` once the block has written it.
 
-    The old file stays untouched until the new one is complete and on the disk. The temporary name ends as
-    ``path`` does, since many writers choose the format by the suffix.
+    The old file stays untouched until the new one is complete and on the disk. The temporary name is hidden, and
+    ends as ``path`` does, since many writers choose the format by the suffix.
 
     Raises:
         CPS4Error: if the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    temporary: Path | None = None
+    temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}-{path.name[-NAME_END:]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".writing-", suffix="-" + path.name, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary.touch(exist_ok=False)
         yield temporary
         _flush_to_disk(temporary)
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
         raise as_user_error(error, path) from error
     finally:
-        if temporary is not None:
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
@@ -67,23 +74,34 @@ def read_json(path: str | Path) -> Any:
 
 def as_user_error(error: OSError, path: str | Path) -> CPS4Error:
     """Return the error to show for an operating system error met at ``path``."""
-    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-        return CPS4Error("The disk is full.", "Free some space and start again; nothing was lost.", path)
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    path = Path(path)
+    if error.errno in FULL:
+        return CPS4Error("The disk is full.", MAKE_SPACE, path)
+    if error.errno is None:  # as numpy says that it could not write all of an array
+        return not_whole(path)
+    if error.errno == errno.EFBIG:
+        return CPS4Error("The disk takes no file of this size.", "Choose another output folder.", path)
+    if error.errno == errno.ENAMETOOLONG:
+        return CPS4Error("The file's name is too long.", "Choose a shorter one.", path)
+    if error.errno in REFUSED:
         return CPS4Error("The folder cannot be written.", "Choose another output folder.", path)
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        path = next((each for each in (Path(path), *Path(path).parents) if each.is_file()), path)
-        return CPS4Error("A file stands where a folder is needed.", "Choose another output folder.", path)
+        in_the_way = next((place for place in (path, *path.parents) if place.is_file()), path)
+        return CPS4Error(
+            "A file stands where a folder is needed.", "Choose another output folder.", in_the_way
+        )
     return CPS4Error(f"Reading or writing failed: {error.strerror}.", "Check the disk and the path.", path)
+
+
+def not_whole(path: str | Path) -> CPS4Error:
+    """Return the error to show for a file of which only a part came onto the disk, the reason not known."""
+    return CPS4Error("The file could not be written whole: most likely the disk is full.", MAKE_SPACE, path)
 
 
 def _flush_to_disk(path: Path) -> None:
     with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _umask() -> int:
-    """Return the process's umask; the temporary file is private, the finished one as any other."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in CANNOT_FLUSH:
+                raise

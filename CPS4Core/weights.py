@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -10,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from CPS4Core.errors import CPS4Error
-from CPS4Core.files import written_aside
+from CPS4Core.files import not_whole, written_aside
 
 
 def save_weights(path: Path, tensors: dict[str, Tensor], header: dict[str, str] | None = None) -> None:
@@ -25,8 +24,8 @@ def save_weights(path: Path, tensors: dict[str, Tensor], header: dict[str, str] 
         try:
             save_file(copies, temporary, metadata=header or {})
         except SafetensorError as error:
-            if "No space left" in str(error):
-                raise OSError(errno.ENOSPC, "No space left on device") from error
+            if "os error" in str(error).lower():
+                raise not_whole(path) from error
             raise
 
 

@@ -13,9 +13,10 @@ from CPS4Core.data.dataset import CHANNEL, Case, DataSet, open_data_set
 from CPS4Core.data.geometry import check_sagittal
 from CPS4Core.data.splits import FILE, read_splits
 from CPS4Core.data.volumes import read_image, read_labels
+from CPS4Core.data.writing import write_volume
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Finished, Reporter
-from CPS4Core.files import read_json, write_json, written_aside
+from CPS4Core.files import read_json, write_json
 
 NEW_CASE = "corrected_{number:04d}"
 """Cases are numbered: a file's name may hold a patient's."""
@@ -52,9 +53,9 @@ def add_case(folder: Path, image_path: Path, labels_path: Path, report: Reporter
             folder,
         )
     name = _new_name(data_set) if known is None else known.name
-    _write(labels, folder / "labelsTr" / f"{name}.nii.gz")
+    write_volume(labels, folder / "labelsTr" / f"{name}.nii.gz")
     if known is None:
-        _write(image, folder / "imagesTr" / f"{name}{CHANNEL}.nii.gz")
+        write_volume(image, folder / "imagesTr" / f"{name}{CHANNEL}.nii.gz")
     _describe(folder, name, new=known is None)
     report(Artifact("case", str(folder), {"case": name, "new": known is None}))
     report(Finished(details={"case": name}))
@@ -106,10 +107,3 @@ def _describe(folder: Path, name: str, new: bool) -> None:
         split = replace(split, labelled=(*split.labelled, name), unlabelled=others)
         changed[f"{ratio:g}"] = asdict(split)
     write_json(folder / FILE, {**written, "splits": changed})
-
-
-def _write(image: sitk.Image, path: Path) -> None:
-    for key in image.GetMetaDataKeys():
-        image.EraseMetaData(key)
-    with written_aside(path) as temporary:
-        sitk.WriteImage(image, str(temporary), useCompression=True)

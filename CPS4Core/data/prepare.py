@@ -28,9 +28,10 @@ from CPS4Core.data.volumes import (
     read_image,
     read_volume,
 )
+from CPS4Core.data.writing import write_volume
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Failed, Finished, Progress, Reporter
-from CPS4Core.files import write_json, written_aside
+from CPS4Core.files import write_json
 
 
 @dataclass(frozen=True)
@@ -135,10 +136,10 @@ def _write_case(
         labels = read_volume(source.label)
         check_same_grid(labels, image, source.label)
         try:
-            _write(translate(labels), label_path)
+            write_volume(translate(labels), label_path)
         except CPS4Error as error:
             raise CPS4Error(error.problem, error.remedy, error.path or source.label) from error
-    _write(image, image_path)
+    write_volume(image, image_path)
     return is_single_slice(image)
 
 
@@ -146,13 +147,6 @@ def _read(source: Path | Series) -> sitk.Image:
     if isinstance(source, Series):
         return check_image(read_series(source), source.folder)
     return read_image(source)
-
-
-def _write(image: sitk.Image, path: Path) -> None:
-    for key in image.GetMetaDataKeys():
-        image.EraseMetaData(key)
-    with written_aside(path) as temporary:
-        sitk.WriteImage(image, str(temporary), useCompression=True)
 
 
 def _where(source: Source) -> Path:

@@ -17,21 +17,22 @@ import numpy as np
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import InputSettings
+from CPS4Core.data.array_files import ArrayFiles
 from CPS4Core.data.dataset import Case
 from CPS4Core.data.geometry import SliceGrid, check_sagittal, warn_of_single_slices
 from CPS4Core.data.volumes import read_image, read_labels
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Progress, Reporter, Warned
-from CPS4Core.files import read_json, write_json, written_aside
+from CPS4Core.files import read_json, write_json
 
 VERSION = 1
 
 
 @dataclass(frozen=True)
 class SliceStore:
-    """The prepared cases in ``folder``, and how many slices each has."""
+    """The prepared cases, and how many slices each has."""
 
-    folder: Path
+    arrays: ArrayFiles
     counts: dict[str, int]
 
     def slices_of(self, cases: Sequence[str]) -> list[tuple[str, int]]:
@@ -40,23 +41,19 @@ class SliceStore:
 
     def image(self, case: str, k: int) -> np.ndarray:
         """Return one standardised slice, float32, (AP, SI)."""
-        return self._array(case, "images")[k].astype(np.float32)
+        return self.arrays.read(case, "images")[k].astype(np.float32)
 
     def images(self, case: str) -> np.ndarray:
         """Return the standardised slices of a case, float32, (slices, AP, SI)."""
-        return self._array(case, "images").astype(np.float32)
+        return self.arrays.read(case, "images").astype(np.float32)
 
     def label(self, case: str, k: int) -> np.ndarray:
         """Return the labels of one slice, uint8, (AP, SI)."""
-        return np.array(self._array(case, "labels")[k])
+        return np.array(self.arrays.read(case, "labels")[k])
 
     def labels(self, case: str) -> np.ndarray:
         """Return the labels of a case, uint8, (slices, AP, SI)."""
-        return np.array(self._array(case, "labels"))
-
-    def _array(self, case: str, kind: str) -> np.ndarray:
-        # Mapped anew at each call: pages that stay mapped would count as memory of this process.
-        return np.load(self.folder / f"{case}.{kind}.npy", mmap_mode="r", allow_pickle=False)
+        return np.array(self.arrays.read(case, "labels"))
 
 
 def prepare_slices(
@@ -88,7 +85,7 @@ def prepare_slices(
     warn_of_single_slices(sum(count == 1 for count in counts.values()), report)
     if not counts:
         raise CPS4Error("No case could be read.", "See the warnings above for each file.")
-    return SliceStore(folder, counts)
+    return SliceStore(ArrayFiles(folder), counts)
 
 
 def _prepare_case(case: Case, settings: InputSettings, folder: Path) -> int:
@@ -102,9 +99,10 @@ def _prepare_case(case: Case, settings: InputSettings, folder: Path) -> int:
     grid = SliceGrid.of(image, settings)
     images = grid.to_slices(image)
     labels = None if case.label is None else grid.labels_to_slices(read_labels(case.label, like=image))
-    _write_array(folder / f"{case.name}.images.npy", images.astype(np.float16))
+    arrays = ArrayFiles(folder)
+    arrays.write(case.name, "images", images.astype(np.float16))
     if labels is not None:
-        _write_array(folder / f"{case.name}.labels.npy", labels)
+        arrays.write(case.name, "labels", labels)
     write_json(done, {"stamp": stamp, "slices": len(images)})
     return len(images)
 
@@ -122,8 +120,3 @@ def _stamp(path: Path | None) -> list[Any] | None:
 
 def _settings_key(settings: InputSettings) -> str:
     return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:12]
-
-
-def _write_array(path: Path, array: np.ndarray) -> None:
-    with written_aside(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)

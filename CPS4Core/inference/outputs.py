@@ -6,15 +6,14 @@ A ``.seg.nrrd`` file is a label map whose header lists the segments: names, colo
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, Structure, segment_id, terminology_entry
+from CPS4Core.data.writing import write_volume
 from CPS4Core.errors import CPS4Error
-from CPS4Core.files import as_user_error, written_aside
 
 SEGMENTATION_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha")
 
@@ -32,11 +31,9 @@ def write_segmentation(labels: sitk.Image, path: str | Path) -> None:
     path = Path(path)
     if not path.name.lower().endswith(SEGMENTATION_SUFFIXES):
         raise CPS4Error("The format is not known.", f"Use one of: {', '.join(SEGMENTATION_SUFFIXES)}.", path)
-    if path.name.lower().endswith(".seg.nrrd"):
-        labels = sitk.Image(labels)
-        for key, value in segment_header(sitk.GetArrayViewFromImage(labels)).items():
-            labels.SetMetaData(key, value)
-    _write(labels, path)
+    is_slicers = path.name.lower().endswith(".seg.nrrd")
+    header = segment_header(sitk.GetArrayViewFromImage(labels)) if is_slicers else {}
+    write_volume(labels, path, header)
 
 
 def write_map(image: sitk.Image, path: str | Path) -> None:
@@ -45,7 +42,7 @@ def write_map(image: sitk.Image, path: str | Path) -> None:
     Raises:
         CPS4Error: if the disk is full or the folder cannot be written.
     """
-    _write(sitk.Cast(image, sitk.sitkFloat32), Path(path))
+    write_volume(sitk.Cast(image, sitk.sitkFloat32), path)
 
 
 def segment_header(labels: np.ndarray) -> dict[str, str]:
@@ -82,12 +79,3 @@ def _segment_fields(structure: Structure, labels: np.ndarray) -> dict[str, str]:
         "Extent": " ".join(f"{low} {high}" for low, high in reversed(ranges)),
         "Tags": f"TerminologyEntry:{terminology_entry(structure)}|",
     }
-
-
-def _write(image: sitk.Image, path: Path) -> None:
-    with written_aside(path) as temporary:
-        try:
-            sitk.WriteImage(image, str(temporary), useCompression=True, compressionLevel=1)
-        except RuntimeError as error:
-            # ITK does not tell why; a full disk is by far the commonest reason once the folder is writable.
-            raise as_user_error(OSError(errno.ENOSPC, "No space left on device"), path) from error

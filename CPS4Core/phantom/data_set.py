@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import SimpleITK as sitk
-
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.data.dataset import CHANNEL, write_description
+from CPS4Core.data.writing import write_volume
 from CPS4Core.events import Progress, Reporter, silent
-from CPS4Core.files import written_aside
 from CPS4Core.phantom.phantom import PhantomOptions, make_phantom
 
 DESCRIPTION = "Synthetic spine MR made by CPS4: phantoms, not patients."
@@ -77,10 +75,5 @@ def write_phantom(
         return
     phantom = make_phantom(seed, options)
     if label_path is not None:
-        _write(phantom.labels, label_path)
-    _write(phantom.image, image_path)
-
-
-def _write(image: sitk.Image, path: Path) -> None:
-    with written_aside(path) as temporary:
-        sitk.WriteImage(image, str(temporary), useCompression=True, compressionLevel=1)
+        write_volume(phantom.labels, label_path)
+    write_volume(phantom.image, image_path)

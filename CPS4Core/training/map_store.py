@@ -14,34 +14,31 @@ import numpy as np
 import torch
 
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.data.array_files import ArrayFiles
 from CPS4Core.data.slices import SliceStore
 from CPS4Core.events import Progress, Reporter
-from CPS4Core.files import written_aside
 from CPS4Core.vision_language.maps import SLICES_AT_ONCE, TextMaps, text_maps
 from CPS4Core.vision_language.model import ClassPromptModel
 
 
 @dataclass(frozen=True)
 class MapStore:
-    """The attention maps and thresholds of the cases in ``folder``."""
+    """The attention maps and thresholds of cases."""
 
-    folder: Path
+    arrays: ArrayFiles
 
     def attention(self, case: str, k: int) -> np.ndarray:
         """Return A of one slice, float32 in (0, 1), (classes, h, w)."""
-        return self._array(case, "attention")[k].astype(np.float32)
+        return self.arrays.read(case, "attention")[k].astype(np.float32)
 
     def thresholds(self, case: str, k: int) -> np.ndarray:
         """Return Otsu's threshold of each class on Up(A) of one slice, float32, (classes,)."""
-        return np.array(self._array(case, "thresholds")[k])
+        return np.array(self.arrays.read(case, "thresholds")[k])
 
     def maps(self, case: str, k: int, size: tuple[int, int], least_peak: float) -> TextMaps:
         """Return the text maps of one slice of ``size``."""
         A, thresholds = (torch.from_numpy(read(case, k)) for read in (self.attention, self.thresholds))
         return text_maps(A, size, thresholds=thresholds, least_peak=least_peak)
-
-    def _array(self, case: str, kind: str) -> np.ndarray:
-        return np.load(self.folder / f"{case}.{kind}.npy", mmap_mode="r", allow_pickle=False)
 
 
 @torch.inference_mode()
@@ -61,15 +58,16 @@ def compute_text_maps(
         CPS4Error: if the folder cannot be written.
     """
     model = model.to(device).eval()
+    arrays = ArrayFiles(folder)
     F_T = model.prompt_tokens(model.class_prompts())
     for done, case in enumerate(cases):
         cancellation.check()
-        if not (folder / f"{case}.thresholds.npy").exists():
+        if not arrays.has(case, "thresholds"):
             attention, thresholds = _case_maps(model, F_T, store.images(case), device)
-            _write(folder / f"{case}.attention.npy", attention)
-            _write(folder / f"{case}.thresholds.npy", thresholds)
+            arrays.write(case, "attention", attention)
+            arrays.write(case, "thresholds", thresholds)
         report(Progress(done + 1, len(cases), "Text maps"))
-    return MapStore(folder)
+    return MapStore(arrays)
 
 
 def _case_maps(
@@ -83,8 +81,3 @@ def _case_maps(
         attention.append(A.cpu().numpy())
         thresholds.append(text_maps(A, images.shape[-2:]).thresholds.cpu().numpy())
     return np.concatenate(attention), np.concatenate(thresholds)
-
-
-def _write(path: Path, array: np.ndarray) -> None:
-    with written_aside(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)

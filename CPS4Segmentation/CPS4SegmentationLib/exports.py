@@ -1,10 +1,10 @@
-"""Writing a reviewed segmentation and its measurements. Files are written aside and renamed."""
+"""Writing a reviewed segmentation and its measurements. Files are written aside, checked and renamed."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,9 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from CPS4Core.data.nifti import check_nifti_is_whole
 from CPS4Core.errors import CPS4Error
+from CPS4Core.files import written_aside
 from CPS4SegmentationLib.levels import structure_named
 from CPS4SegmentationLib.review import Finding
 from CPS4SegmentationLib.segmentations import AGREEMENT, masks_of, segments, source_volume
@@ -67,14 +69,10 @@ def write_measurements(findings: list[Finding], path: Path) -> str:
         CPS4Error: if the file cannot be written.
     """
 
-    def write(aside: Path) -> bool:
-        with aside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            writer.writerows(_row(each) for each in findings)
-        return True
-
-    _write_aside(path, write)
+    with _whole(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(_row(finding) for finding in findings)
     return ""
 
 
@@ -154,31 +152,40 @@ def _row(finding: Finding) -> tuple[str, ...]:
 
 
 def _write_node(node: slicer.vtkMRMLStorableNode, path: Path) -> None:
-    _write_aside(path, lambda aside: slicer.util.exportNode(node, str(aside), {}))
+    with _whole(path) as aside:
+        # Slicer reports success of a NIfTI file that the disk could take only a part of.
+        if not slicer.util.exportNode(node, str(aside), {}):
+            raise EOFError(aside)
+        _check_volume_is_whole(aside)
 
 
-def _write_aside(path: Path, write: Callable[[Path], bool]) -> None:
-    with _aside(path) as aside:
-        if not write(aside) or not aside.is_file():
-            raise OSError("not written")
+def _check_volume_is_whole(path: Path) -> None:
+    """Read a volume to its end.
+
+    Raises:
+        EOFError: if voxels are missing.
+        RuntimeError: if it cannot be read.
+    """
+    # Slicer brings SimpleITK; it is loaded when first needed.
+    import SimpleITK as sitk
+
+    check_nifti_is_whole(path)
+    sitk.ReadImage(str(path))
 
 
 @contextmanager
-def _aside(path: Path) -> Iterator[Path]:
+def _whole(path: Path) -> Iterator[Path]:
     """Give a file name beside ``path``, and rename the file once it is complete.
 
     Raises:
         CPS4Error: if the file cannot be written; an older one stays.
     """
-    aside = path.with_name(f"partial-{path.name}")
     try:
-        yield aside
-        aside.replace(path)
-    except (OSError, RuntimeError, ValueError) as error:
+        with written_aside(path) as aside:
+            yield aside
+    except (CPS4Error, EOFError, RuntimeError, ValueError) as error:
         raise CPS4Error(
             _("{name} could not be written.").format(name=path.name),
             _("Choose another folder, or free some disk space."),
             path,
         ) from error
-    finally:
-        aside.unlink(missing_ok=True)

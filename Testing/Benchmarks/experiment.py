@@ -30,6 +30,7 @@ from oracles import oracle_attention, oracle_labels
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.class_table import NUM_CLASSES, short_name
 from CPS4Core.config import load_settings
+from CPS4Core.data.array_files import ArrayFiles
 from CPS4Core.data.dataset import open_data_set
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.data.volumes import read_image, read_labels
@@ -193,13 +194,14 @@ def oracle_maps() -> patch:
     """Replace the text maps of stage 2 with perfect attention: each class's share of every token."""
 
     def compute(model, store, cases, folder, *_):
-        folder.mkdir(parents=True, exist_ok=True)
+        arrays = ArrayFiles(folder)
         for case in cases:
             labels = store.labels(case)
             attention = oracle_attention(labels, model.vision.grid(labels.shape[-2:])).half()
-            np.save(folder / f"{case}.attention.npy", attention)
-            np.save(folder / f"{case}.thresholds.npy", text_maps(attention, labels.shape[-2:]).thresholds)
-        return MapStore(folder)
+            thresholds = text_maps(attention, labels.shape[-2:]).thresholds
+            arrays.write(case, "attention", attention.numpy())
+            arrays.write(case, "thresholds", thresholds.numpy())
+        return MapStore(arrays)
 
     return patch("CPS4Core.training.train.compute_text_maps", compute)
 

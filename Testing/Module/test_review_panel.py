@@ -1,6 +1,7 @@
 """The panel Review: what to look at, level changes with undo, exports."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -269,6 +270,29 @@ def test_an_export_that_fails_keeps_the_older_file(module, tmp_path, monkeypatch
     assert "could not be written" in message.text
     assert target.read_text(encoding="utf-8") == "precious"
     assert not module.slicer.util.getNodesByClass("vtkMRMLLabelMapVolumeNode")
+
+
+@pytest.mark.parametrize(
+    ("button", "name"), [("exportNiftiButton", "cut.nii.gz"), ("exportSegmentationButton", "cut.seg.nrrd")]
+)
+def test_an_export_of_which_a_part_is_missing_is_no_export(module, tmp_path, monkeypatch, button, name):
+    panel, _ = segmentation_of(module)
+    export = module.slicer.util.exportNode
+
+    def onto_a_full_disk(node, path, properties):
+        assert export(node, path, properties)
+        whole = Path(path).read_bytes()
+        Path(path).write_bytes(whole[: len(whole) * 2 // 3])
+        return True
+
+    monkeypatch.setattr(module.slicer.util, "exportNode", onto_a_full_disk)
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    module.harness.dialogs.answer(str(folder / name))
+    getattr(panel.ui, button).click()
+    (message,) = module.harness.dialogs.errors
+    assert "could not be written" in message.text
+    assert not list(folder.iterdir())
 
 
 def test_dicom_export_without_an_exporter_names_the_extension(module, tmp_path):
