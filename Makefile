@@ -1,11 +1,14 @@
-# make demo: the whole journey on synthetic spines; make test: every check; make bench: speed and memory.
+# make base: the model that ships; make demo: the whole journey on synthetic spines; make test: every check; make bench: speed and memory.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 SAMPLE := build/sample/tptbox-1.1.0-py3-none-any.whl
 
-.PHONY: demo test bench screenshots clean
+# Data sets for make base; without any, the model learns from synthetic spines alone.
+BASE_DATA ?=
+
+.PHONY: base demo test bench screenshots clean
 
 $(INSTALLED): pyproject.toml Testing/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +24,10 @@ test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	PYTHONPATH=CPS4Segmentation $(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+base: $(INSTALLED)
+	$(BIN)/cps4 base build/base $(addprefix --data ,$(BASE_DATA)) $(addprefix --leave-out ,$(LEAVE_OUT)) \
+		$(if $(MINUTES),--minutes $(MINUTES))
 
 bench: $(INSTALLED)
 	$(BIN)/python Testing/Benchmarks/speed.py
