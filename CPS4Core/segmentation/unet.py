@@ -94,11 +94,6 @@ class ResidualUNet(nn.Module):
         self.down = nn.MaxPool2d(2)
         self.decoder = Decoder(widths, classes)
 
-    @property
-    def stride(self) -> int:
-        """Both sides of an image must be multiples of this."""
-        return 2 ** (len(self.encoder) - 1)
-
     def encode(self, images: Tensor) -> list[Tensor]:
         """Return the features of each level, the finest first, of slices (images, 1, H, W)."""
         features = [self.encoder[0](images)]

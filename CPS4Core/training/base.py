@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
-from CPS4Core.config import InputSettings, Settings
+from CPS4Core.config import InputSettings
 from CPS4Core.data.slices import SliceStore
 from CPS4Core.devices import memory_format
 from CPS4Core.model_folder import ModelFolder, Weights, new_card
 from CPS4Core.synthesis.appearance import Appearance
 from CPS4Core.synthesis.bank import Bank
 from CPS4Core.synthesis.recast import recast, two_looks
+from CPS4Core.training.batches import to_device
 from CPS4Core.training.learners import Learner
+from CPS4Core.training.run import Run
 from CPS4Core.training.sampling import EndlessShuffle
 from CPS4Core.training.stage import Stage
 
@@ -58,49 +58,58 @@ class Loaded:
     """(unlabelled, 1, rows, columns)."""
 
 
-class BaseTraining(Stage):
+@dataclass(frozen=True)
+class Batch:
+    """What a step trains on."""
+
+    images: Tensor
+    """Synthetic and labelled slices, (n, 1, H, W)."""
+    labels: Tensor
+    """int64, (n, H, W)."""
+    weak: Tensor | None = None
+    """A weak look at each unlabelled slice, (m, 1, H, W)."""
+    strong: Tensor | None = None
+    """A strong look at each, the same shape."""
+    seen: Tensor | None = None
+    """Where the strong looks show something, bool, (m, H, W)."""
+
+
+class BaseTraining(Stage[Loaded, Batch]):
     """Trains a learner.
 
     Args:
+        run: settings, of which ``base`` and ``input`` matter; device, folder.
         learner: what is trained.
-        settings: the whole settings; ``base`` and ``input`` matter.
         steps: how many.
         bank: tissue maps.
         labelled: labelled slices; None to learn from synthetic ones alone.
         unlabelled: slices without labels; None unless the learner takes them.
-        accelerator: device and processes.
-        model_folder: where the model is written.
     """
 
     name = "base model"
+    command = "base"
 
     def __init__(
         self,
+        run: Run,
         learner: Learner,
-        settings: Settings,
         steps: int,
         bank: Bank,
         labelled: Slices | None,
         unlabelled: Slices | None,
-        accelerator: Accelerator,
-        model_folder: Path,
     ):
-        self.settings = settings
+        base, seed = run.settings.base, run.settings.seed
+        super().__init__(run, base.batch)
         self.bank = bank
-        self.accelerator = accelerator
-        self.model_folder = model_folder
-        base = settings.base
         self.steps_per_epoch = min(EPOCH, steps)
         self.epochs = -(-steps // self.steps_per_epoch)
         self.validate_every = self.epochs
         self.counts = _share_out(base.batch, labelled is not None, unlabelled is not None)
-        seed = settings.seed
         self.patients = EndlessShuffle(list(range(len(bank))), [seed, 31])
         self.order_labelled = None if labelled is None else EndlessShuffle(labelled.places, [seed, 32])
         self.order_unlabelled = None if unlabelled is None else EndlessShuffle(unlabelled.places, [seed, 34])
-        self.module = learner.to(
-            accelerator.device, memory_format=memory_format(accelerator.device, training=True)
-        )
+        self.layout = memory_format(self.device, training=True)
+        self.module = learner.to(self.device, memory_format=self.layout)
         self.optimizer = torch.optim.AdamW(
             [parameter for parameter in learner.model.parameters() if parameter.requires_grad],
             lr=base.learning_rate,
@@ -112,10 +121,6 @@ class BaseTraining(Stage):
         rise = min(1.0, (step + 1) / WARM_UP)
         fall = 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / self.total_steps))
         return rise * fall + LEAST_RATE
-
-    @property
-    def smallest_batch(self) -> int:
-        return self.settings.base.batch
 
     def load(self, step: int) -> Loaded:
         synthetic, labelled, unlabelled = self.counts
@@ -130,24 +135,27 @@ class BaseTraining(Stage):
             other = _stack(store.image(*place) for store, place in chosen)
         return Loaded(maps, images[:, None], labels, other[:, None])
 
-    def prepare(self, loaded: Loaded, step: int) -> tuple[Tensor, ...]:
-        device = self.accelerator.device
+    def prepare(self, loaded: Loaded, step: int) -> Batch:
         seed = int(np.random.SeedSequence([self.settings.seed, 33, step]).generate_state(1)[0])
         generator = torch.Generator().manual_seed(seed)
-        draw = Appearance(self.settings.input.size, self.settings.input.spacing_mm, generator, device)
+        draw = Appearance(self.settings.input.size, self.settings.input.spacing_mm, generator, self.device)
         images, labels = draw(loaded.maps)
-        if len(loaded.labelled):
-            real = recast(draw, loaded.labelled.to(device), loaded.labels.to(device), SOURCE.spacing_mm)
-            images, labels = torch.cat([images, real[0]]), torch.cat([labels, real[1]])
-        layout = memory_format(device, training=True)
-        if not len(loaded.unlabelled):
-            return images.contiguous(memory_format=layout), labels
-        weak, strong, seen = two_looks(draw, loaded.unlabelled.to(device), SOURCE.spacing_mm)
-        images = torch.cat([images, strong]).contiguous(memory_format=layout)
-        return images, labels, weak.contiguous(memory_format=layout), seen
+        real = to_device(loaded, self.device)
+        if len(real.labelled):
+            recast_images, recast_labels = recast(draw, real.labelled, real.labels, SOURCE.spacing_mm)
+            images, labels = torch.cat([images, recast_images]), torch.cat([labels, recast_labels])
+        images = images.contiguous(memory_format=self.layout)
+        if not len(real.unlabelled):
+            return Batch(images, labels)
+        weak, strong, seen = two_looks(draw, real.unlabelled, SOURCE.spacing_mm)
+        weak, strong = (look.contiguous(memory_format=self.layout) for look in (weak, strong))
+        return Batch(images, labels, weak, strong, seen)
 
-    def split(self, batch: tuple[Tensor, ...], parts: int) -> list[tuple]:
-        return list(zip(*(tensor.chunk(parts) for tensor in batch), strict=True))
+    def loss(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        if batch.weak is None:
+            return module(batch.images, batch.labels)
+        images = torch.cat([batch.images, batch.strong]).contiguous(memory_format=self.layout)
+        return module(images, batch.labels, batch.weak, batch.seen)
 
     def after_step(self, step: int) -> None:
         self.module.update_average(step)
@@ -165,18 +173,12 @@ class BaseTraining(Stage):
     def end_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         pass
 
-    def schedule_state(self) -> dict[str, Any]:
-        return self.schedule.state_dict()
-
-    def load_schedule_state(self, state: dict[str, Any]) -> None:
-        self.schedule.load_state_dict(state)
-
     def model_weights(self) -> Weights:
         return {self.module.part: self.module.average.state_dict()}
 
     def write_model(self, weights: Weights, step: int, metrics: dict[str, float]) -> None:
         card = new_card(self.settings, stage=2, step=step, validation=metrics)
-        ModelFolder.write(self.model_folder, step, weights, card)
+        ModelFolder.write(self.run.folder.model, step, weights, card)
 
 
 def _share_out(batch: int, labelled: bool, unlabelled: bool) -> tuple[int, int, int]:

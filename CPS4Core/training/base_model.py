@@ -28,7 +28,6 @@ from CPS4Core.card import ENCODERS, NETWORK
 from CPS4Core.config import Settings
 from CPS4Core.data.dataset import Case, DataSet, open_data_set
 from CPS4Core.data.slices import prepare_slices
-from CPS4Core.devices import make_deterministic
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Finished, Reporter, Started
 from CPS4Core.files import read_json, write_json
@@ -36,8 +35,8 @@ from CPS4Core.model_folder import ModelFolder, new_card
 from CPS4Core.synthesis.bank import Bank, draw_bank
 from CPS4Core.training.base import SOURCE, BaseTraining, Slices
 from CPS4Core.training.learners import Learner, NetworkLearner, PromptLearner, SemiSupervisedLearner
-from CPS4Core.training.loop import TrainingLoop, make_accelerator
-from CPS4Core.training.run_folder import RunFolder
+from CPS4Core.training.loop import TrainingLoop
+from CPS4Core.training.run import make_accelerator, open_run
 from CPS4Core.vision_language.model import build_model
 
 DONE = "done.json"
@@ -82,7 +81,6 @@ def make_base_model(
     """
     if minutes is not None:
         _stop_after(minutes, cancellation)
-    make_deterministic()
     base = settings.base
     report(Started("base", {"device": str(device)}))
     bank = draw_bank(
@@ -160,33 +158,32 @@ class _Parts:
         identity = {
             "stage": name,
             "steps": steps,
-            "settings": self.settings.model_dump(mode="json", exclude={"checkpoint_minutes", "augment"}),
             "data": self.sources.facts,
         }
-        with RunFolder(folder, identity, self._quiet) as run:
+        accelerator = make_accelerator(self.device)
+        with open_run(
+            folder, identity, self.settings, accelerator, self._quiet, self.cancellation, unused={"augment"}
+        ) as run:
             if (folder / DONE).is_file():
-                return run.model
+                return run.folder.model
             started = time.monotonic()
             torch.manual_seed(self.settings.seed)
-            accelerator = make_accelerator(self.device)
-            stage = BaseTraining(
-                make(), self.settings, steps, self.bank, labelled, unlabelled, accelerator, run.model
-            )
-            TrainingLoop(stage, run, self.settings, accelerator, self.cancellation).run()
+            stage = BaseTraining(run, make(), steps, self.bank, labelled, unlabelled)
+            TrainingLoop(stage, run).run()
             took = {
                 "steps": stage.total_steps,
                 "minutes_of_the_last_call": round((time.monotonic() - started) / 60, 1),
             }
             write_json(folder / DONE, took)
-        return run.model
+        return run.folder.model
 
     def history(self) -> dict[str, Any]:
         """Return what each part took."""
         return {name: read_json(self.output / name / DONE) for name in self.names}
 
     def _quiet(self, event: Any) -> None:
-        """Pass on all but the end of a part, which is not that of the whole."""
-        if not isinstance(event, (Finished, Artifact)):
+        """Pass on all but the start and the end of a part, which are not those of the whole."""
+        if not isinstance(event, (Started, Finished, Artifact)):
             self.report(event)
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import Settings
@@ -17,6 +22,23 @@ from CPS4Core.data.slices import SliceStore, prepare_slices
 from CPS4Core.data.splits import Split, split_for_ratio
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Reporter, Warned, silent
+from CPS4Core.figures import fullest_slice, overlay
+
+
+@dataclass(frozen=True)
+class ShownSlice:
+    """A validation slice to show while training."""
+
+    case: str
+    k: int
+    image: np.ndarray
+    """Standardised, (AP, SI)."""
+    labels: np.ndarray
+    """Its reference, (AP, SI)."""
+
+    def preview(self, found: Mapping[str, np.ndarray]) -> bytes:
+        """Return a PNG of what was found, title -> labels (AP, SI), beside the reference."""
+        return overlay(self.image, {**found, "reference": self.labels})
 
 
 @dataclass(frozen=True)
@@ -26,11 +48,6 @@ class TrainingInputs:
     split: Split
     store: SliceStore
     ratio: float
-
-    @property
-    def shown_case(self) -> str | None:
-        """The validation case whose preview a training shows, None if none could be read."""
-        return next(iter(self.validation_cases), None)
 
     @property
     def validation_cases(self) -> list[str]:
@@ -50,20 +67,23 @@ class TrainingInputs:
             "hash": hashlib.sha256(listed.encode()).hexdigest(),
         }
 
-    @staticmethod
-    def share_of(batch: int, accelerator: Accelerator) -> int:
-        """Return how many slices of a global batch this process takes.
+    def images(self, slices: Sequence[tuple[str, int]]) -> Tensor:
+        """Return standardised slices, float32, shape (slices, 1, AP, SI)."""
+        return torch.from_numpy(np.stack([self.store.image(case, k) for case, k in slices])).unsqueeze(1)
 
-        Raises:
-            CPS4Error: if the batch cannot be shared out evenly.
-        """
-        share, rest = divmod(batch, accelerator.num_processes)
-        if rest:
-            raise CPS4Error(
-                f"A batch of {batch} cannot be shared out evenly over {accelerator.num_processes} processes.",
-                "Choose another batch size or number of processes.",
-            )
-        return share
+    def labels(self, slices: Sequence[tuple[str, int]]) -> Tensor:
+        """Return the labels of slices, uint8, shape (slices, AP, SI)."""
+        return torch.from_numpy(np.stack([self.store.label(case, k) for case, k in slices]))
+
+    @cached_property
+    def shown_slice(self) -> ShownSlice | None:
+        """The validation slice whose preview a training shows: the fullest of a case; None if none could be read."""
+        if not self.validation_cases:
+            return None
+        case = self.validation_cases[0]
+        labels = self.store.labels(case)
+        k = fullest_slice(labels)
+        return ShownSlice(case, k, self.store.image(case, k), labels[k])
 
 
 def open_inputs(

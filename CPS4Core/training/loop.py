@@ -7,47 +7,30 @@ generators: started again from a checkpoint, it repeats the same steps and ends 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 
-from CPS4Core.cancellation import Cancellation
-from CPS4Core.config import Settings
-from CPS4Core.devices import choose_precision, is_out_of_memory
+from CPS4Core.devices import is_out_of_memory
 from CPS4Core.errors import Cancelled, CPS4Error
-from CPS4Core.events import Artifact, Event, Finished, Metric, Progress, Warned
+from CPS4Core.events import Artifact, Event, Finished, Metric, Progress, Started, Warned
 from CPS4Core.files import written_aside
 from CPS4Core.model_folder import Weights
+from CPS4Core.training.batches import most_parts, split
+from CPS4Core.training.buffers import BufferCopy
 from CPS4Core.training.checkpoint import load_checkpoint, save_checkpoint
-from CPS4Core.training.run_folder import RunFolder
+from CPS4Core.training.read_ahead import read_ahead
+from CPS4Core.training.run import Run
 from CPS4Core.training.stage import Stage
 
 LOG_EVERY = 10
 """Steps between two points of the loss curves."""
 PREVIEW_SECONDS = 15
 """Least time between two previews."""
-LOAD_AHEAD = 4
-"""Batches that are read from disk before they are needed."""
-
-
-def make_accelerator(device: torch.device) -> Accelerator:
-    """Return the accelerator for ``device``, in the precision that suits it; several processes where launched so."""
-    return Accelerator(
-        cpu=device.type == "cpu",
-        mixed_precision=choose_precision(device),
-        kwargs_handlers=[
-            # Statistics are the same in all processes (BatchNorm2d), and a text model has layers we don't use.
-            DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
-        ],
-    )
 
 
 class TrainingLoop:
@@ -55,32 +38,22 @@ class TrainingLoop:
 
     Args:
         stage: what to train.
-        run: where it is kept.
-        settings: seed and checkpoint interval.
-        accelerator: device, precision and processes.
-        cancellation: tells when the user wants to stop.
+        run: its settings, device, folder, and the way to stop it.
     """
 
-    def __init__(
-        self,
-        stage: Stage,
-        run: RunFolder,
-        settings: Settings,
-        accelerator: Accelerator,
-        cancellation: Cancellation,
-    ):
+    def __init__(self, stage: Stage, run: Run):
         self.stage = stage
-        self.run_folder = run
-        self.settings = settings
-        self.accelerator = accelerator
-        self.cancellation = cancellation
+        self.accelerator = run.accelerator
+        self.run_folder = run.folder
+        self.settings = run.settings
+        self.cancellation = run.cancellation
         self.step = 0
         self.best_score = -np.inf
         self._unwritten: tuple[Weights, int, dict[str, float]] | None = None
         self._saved_at = time.monotonic()
         self._shown_at = time.monotonic()
         self._waited = 0.0
-        self._parts = 1
+        self._parts = self._most_parts = 1
 
     def run(self) -> None:
         """Train to the end.
@@ -89,10 +62,15 @@ class TrainingLoop:
             Cancelled: if the user stopped it; the checkpoint is written.
             CPS4Error: if the device has not enough memory for one slice, or the disk is full.
         """
+        device, steps = str(self.accelerator.device), self.stage.total_steps
+        self._report(Started(self.stage.command, {"device": device, "steps": steps}))
+        if metrics := self.stage.first_metrics():
+            self._report(Metric(0, metrics))
         if self.run_folder.checkpoint.exists():
             self._resume()
         self.module, self.optimizer = self.accelerator.prepare(self.stage.module, self.stage.optimizer)
         self.module.train()
+        self._buffers = BufferCopy(self.stage.module)
         started, first = time.monotonic(), self.step
         for loaded in self._batches():
             if self._cancelled():
@@ -121,33 +99,40 @@ class TrainingLoop:
 
     def _train_step(self, loaded: Any) -> dict[str, Tensor]:
         """Do one optimiser step; with too little memory, in smaller parts of the same batch."""
-        while True:
-            torch.manual_seed(self._step_seed())
-            batch = self.stage.prepare(loaded, self.step)
-            buffers = {name: each.clone() for name, each in self.stage.module.named_buffers()}
-            try:
-                return self._backward_and_step(self.stage.split(batch, self._parts))
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                self.optimizer.zero_grad()
-                with torch.no_grad():
-                    for name, each in self.stage.module.named_buffers():
-                        each.copy_(buffers[name])
-                del batch, buffers
-                self._halve()
+        while (terms := self._gradients(loaded)) is None:
+            self._halve()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return terms
 
-    def _backward_and_step(self, parts: list[tuple]) -> dict[str, Tensor]:
+    def _gradients(self, loaded: Any) -> dict[str, Tensor] | None:
+        """Add up the gradients of a step and return the terms of its loss.
+
+        None if the memory does not suffice; then nothing has changed. Where the optimiser runs out of memory, smaller
+        parts do not help.
+        """
+        torch.manual_seed(self._step_seed())
+        batch = self.stage.prepare(loaded, self.step)
+        self._most_parts = most_parts(batch)
+        self._buffers.renew()
+        try:
+            return self._backward(split(batch, self._parts))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        self.optimizer.zero_grad()
+        self._buffers.restore()
+        return None
+
+    def _backward(self, parts: list[Any]) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
-        for number, arguments in enumerate(parts, start=1):
+        for number, part in enumerate(parts, start=1):
             last = number == len(parts)
             with nullcontext() if last else self.accelerator.no_sync(self.module):
-                terms = self.module(*arguments)
+                terms = self.stage.loss(self.module, part)
                 self.accelerator.backward(terms["total"] / len(parts))
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0) + value.detach() / len(parts)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
         return sums
 
     def _halve(self) -> None:
@@ -158,7 +143,7 @@ class TrainingLoop:
         if self.accelerator.num_processes > 1:
             raise CPS4Error("A device ran out of memory.", f"Set a smaller batch. {remedy}")
         self._parts *= 2
-        if self._parts > self.stage.smallest_batch:
+        if self._parts > self._most_parts:
             raise CPS4Error("The device's memory does not suffice for one slice.", remedy)
         self._report(
             Warned(f"Not enough device memory: going on in {self._parts} parts a step, with the same batch.")
@@ -213,7 +198,7 @@ class TrainingLoop:
                 "parts": self._parts,
                 "module": self.stage.module.state_dict(),
                 "optimizer": self.stage.optimizer.state_dict(),
-                "schedule": self.stage.schedule_state(),
+                "schedule": self.stage.schedule.state_dict(),
             }
             save_checkpoint(self.run_folder.checkpoint, state)
         self.accelerator.wait_for_everyone()
@@ -226,7 +211,7 @@ class TrainingLoop:
         self._parts = state["parts"]
         self.stage.module.load_state_dict(state["module"])
         self.stage.optimizer.load_state_dict(state["optimizer"])
-        self.stage.load_schedule_state(state["schedule"])
+        self.stage.schedule.load_state_dict(state["schedule"])
 
     def _batches(self) -> Iterator[Any]:
         """Yield the loaded batch of each remaining step, read ahead in a thread."""
@@ -252,25 +237,3 @@ class TrainingLoop:
     def _report(self, event: Event) -> None:
         if self.accelerator.is_main_process:
             self.run_folder.report(event)
-
-
-def read_ahead(load: Callable[[int], Any], steps: range) -> Iterator[tuple[Any, float]]:
-    """Yield ``load(step)`` of each step, read in a thread before it is needed, and the seconds spent waiting."""
-    pool = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
-    waiting: deque[Future] = deque()
-    upcoming = iter(steps)
-    try:
-        for step in upcoming:
-            waiting.append(pool.submit(load, step))
-            if len(waiting) == LOAD_AHEAD:
-                break
-        while waiting:
-            start = time.monotonic()
-            loaded = waiting.popleft().result()
-            waited = time.monotonic() - start
-            for step in upcoming:
-                waiting.append(pool.submit(load, step))
-                break
-            yield loaded, waited
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.data.array_files import ArrayFiles
@@ -34,6 +35,12 @@ class MapStore:
     def thresholds(self, case: str, k: int) -> np.ndarray:
         """Return Otsu's threshold of each class on Up(A) of one slice, float32, (classes,)."""
         return np.array(self.arrays.read(case, "thresholds")[k])
+
+    def stacked(self, slices: Sequence[tuple[str, int]]) -> tuple[Tensor, Tensor]:
+        """Return A and the thresholds of several slices, shapes (slices, classes, h, w) and (slices, classes)."""
+        pairs = ((self.attention(case, k), self.thresholds(case, k)) for case, k in slices)
+        attention, thresholds = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*pairs, strict=True))
+        return attention, thresholds
 
     def maps(self, case: str, k: int, size: tuple[int, int], least_peak: float) -> TextMaps:
         """Return the text maps of one slice of ``size``."""
@@ -71,7 +78,7 @@ def compute_text_maps(
 
 
 def _case_maps(
-    model: ClassPromptModel, F_T: torch.Tensor, images: np.ndarray, device: torch.device
+    model: ClassPromptModel, F_T: Tensor, images: np.ndarray, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return A, float16, (slices, classes, h, w), and the thresholds, float32, (slices, classes)."""
     attention, thresholds = [], []

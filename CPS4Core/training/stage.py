@@ -1,75 +1,100 @@
-"""What the training loop needs to know of a stage."""
+"""What a training stage defines, and what all stages have in common."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from CPS4Core.data.augment import Augmentation, draw
 from CPS4Core.model_folder import Weights
+from CPS4Core.training.run import Run
+
+Loaded = TypeVar("Loaded")
+"""What a step reads from disk: a dataclass."""
+Prepared = TypeVar("Prepared")
+"""What a step trains on: a dataclass of tensors (see ``CPS4Core.training.batches``)."""
 
 
-class Stage(ABC):
-    """One of the two training stages: its data, its module, its schedule."""
+class Stage(ABC, Generic[Loaded, Prepared]):
+    """One of the training stages: its data, its module, its schedule.
+
+    A step is ``load``, ``prepare``, ``loss``, a step of ``optimizer``, and ``after_step``; an epoch ends with
+    ``validate`` and ``end_epoch``. A stage builds what is named below after it has called ``super().__init__``.
+
+    Args:
+        run: settings, device, folder.
+        batch: slices of a step, of all processes together.
+
+    Raises:
+        CPS4Error: if the batch cannot be shared out evenly over the processes.
+    """
 
     name: ClassVar[str]
+    command: ClassVar[str]
+    """Which command runs it."""
     module: nn.Module
-    """Called with the arguments that ``prepare`` returns, gives the terms of the loss; ``total`` is minimised."""
     optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
     epochs: int
     steps_per_epoch: int
     validate_every: int = 1
     """Epochs between two validations."""
 
+    def __init__(self, run: Run, batch: int):
+        self.run = run
+        self.settings = run.settings
+        self.device = run.device
+        self.batch = batch
+        self.share = run.share_of(batch)
+        """Slices of a step that this process takes."""
+
     @property
     def total_steps(self) -> int:
         return self.epochs * self.steps_per_epoch
 
-    @property
     @abstractmethod
-    def smallest_batch(self) -> int:
-        """Slices of the smaller group in this process's share of a batch: the most parts it can be cut into."""
-
-    @abstractmethod
-    def load(self, step: int) -> Any:
+    def load(self, step: int) -> Loaded:
         """Read this process's share of the batch of ``step`` from disk; called in a thread, ahead of time."""
 
     @abstractmethod
-    def prepare(self, loaded: Any, step: int) -> Any:
+    def prepare(self, loaded: Loaded, step: int) -> Prepared:
         """Move what ``load`` returned to the device, augment it, and return the batch."""
 
-    @abstractmethod
-    def split(self, batch: Any, parts: int) -> list[tuple]:
-        """Cut a batch into ``parts`` of equal size, each as arguments of ``module``."""
+    def loss(self, module: nn.Module, batch: Prepared) -> dict[str, Tensor]:
+        """Return the terms of the loss of a batch or a part of it; ``total`` is minimised.
 
-    def after_step(self, step: int) -> None:  # noqa: B027
+        Args:
+            module: the stage's own, as it runs on the device or devices.
+            batch: what ``prepare`` returned, or a part of it.
+        """
+        return module(batch)
+
+    def after_step(self, step: int) -> None:
         """Do what follows the optimiser; ``step`` counts from 1."""
+        self.module.after_step(step)
 
     @abstractmethod
     def validate(self) -> dict[str, float]:
         """Return metrics of the validation cases; empty where there are none."""
 
     @abstractmethod
-    def preview(self) -> bytes | None:
-        """Return a PNG of what the model makes of one validation slice; None where there is none."""
-
-    @abstractmethod
     def score(self, metrics: dict[str, float]) -> float:
         """Return how good the metrics are; the model with the highest score is kept."""
 
-    @abstractmethod
     def end_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         """Adapt the learning rate; ``epoch`` counts from 1, ``metrics`` is empty without a validation."""
+        self.schedule.step()
+
+    def first_metrics(self) -> dict[str, float]:
+        """Return what is worth a look before the first step."""
+        return {}
 
     @abstractmethod
-    def schedule_state(self) -> dict[str, Any]:
-        """Return the state of the learning rate schedule."""
-
-    @abstractmethod
-    def load_schedule_state(self, state: dict[str, Any]) -> None:
-        """Take up the state of the learning rate schedule."""
+    def preview(self) -> bytes | None:
+        """Return a PNG of what the model makes of one validation slice; None where there is none."""
 
     @abstractmethod
     def model_weights(self) -> Weights:
@@ -78,3 +103,17 @@ class Stage(ABC):
     @abstractmethod
     def write_model(self, weights: Weights, step: int, metrics: dict[str, float]) -> None:
         """Write the model that had ``weights`` at ``step`` to the run folder."""
+
+    def first_place(self, step: int) -> int:
+        """Return where in an endless row of slices this process's share of ``step`` begins."""
+        return step * self.batch + self.run.accelerator.process_index * self.share
+
+    def draw_changes(self, place: int, stream: int) -> Augmentation:
+        """Draw the random change of each slice of this process's share.
+
+        Args:
+            place: of the first slice (see ``first_place``).
+            stream: a number that tells this row of slices from others.
+        """
+        seeds = [[self.settings.seed, stream, place + k] for k in range(self.share)]
+        return draw(self.settings.input.size, self.settings.augment, seeds, self.device)

@@ -12,6 +12,27 @@ import torch
 from torch import Tensor
 
 from CPS4Core.class_table import BACKGROUND, NUM_CLASSES
+from CPS4Core.config import Settings
+from CPS4Core.training.inputs import TrainingInputs
+from CPS4Core.training.map_store import MapStore
+
+
+def trust_in(maps: MapStore, inputs: TrainingInputs, settings: Settings) -> Tensor:
+    """Return the weight of each class's text maps as the settings want it; 1 where there is no validation case.
+
+    Returns:
+        float32, 0 to 1, shape (classes,).
+    """
+    cases, store = inputs.validation_cases, inputs.store
+    if settings.train.text_trust == "full" or not cases:
+        return torch.ones(NUM_CLASSES)
+    size, least_peak = settings.input.size, settings.train.least_peak
+
+    def binary_maps(case: str) -> Tensor:
+        return torch.stack([maps.maps(case, k, size, least_peak).binary for k in range(store.counts[case])])
+
+    stacked, labels = (binary_maps(case) for case in cases), (store.labels(case) for case in cases)
+    return measure_text_trust(stacked, labels, settings.train.least_trust)
 
 
 def measure_text_trust(

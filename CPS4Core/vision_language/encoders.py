@@ -49,10 +49,6 @@ class VisionEncoder(nn.Module):
         """Return (h, w), the tokens along each axis of an image of ``size`` (H, W)."""
         return tuple(max(1, round(pixels / patch)) for pixels, patch in zip(size, self.patch, strict=True))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Encode slices (images, 1, H, W) into patch tokens (images, h * w, width)."""
-        return self.tokens(images)[1]
-
     def tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Encode slices (images, 1, H, W) into one token each and their patch tokens.
 

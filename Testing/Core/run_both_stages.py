@@ -31,7 +31,7 @@ settings = load_settings(
 )
 common = {"ratio": 1.0, "device": torch.device("cpu"), "report": silent, "cancellation": Cancellation()}
 # In float32: where a CPU computes in bfloat16, its rounding differs with the number of slices in a product.
-with patch("CPS4Core.training.loop.choose_precision", return_value="no"):
+with patch("CPS4Core.training.run.choose_precision", return_value="no"):
     pretrain(Path(data), Path(output) / "stage1", settings, cache=Path(cache), **common)
     # Not those just trained: their last digits differ with the number of processes, and with them the text maps.
     train(Path(data), Path(output) / "stage2", settings, encoders=Path(encoders), cache=Path(cache), **common)

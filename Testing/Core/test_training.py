@@ -21,8 +21,8 @@ from CPS4Core.events import Finished, Metric, Warned, silent
 from CPS4Core.model_folder import ModelFolder
 from CPS4Core.phantom.data_set import write_phantom_data_set
 from CPS4Core.phantom.phantom import PhantomOptions
-from CPS4Core.training.loop import read_ahead
 from CPS4Core.training.pretrain import pretrain
+from CPS4Core.training.read_ahead import read_ahead
 from CPS4Core.training.run_folder import RunFolder, read_curves
 from CPS4Core.training.train import train
 from CPS4Core.weights import load_weights
@@ -325,6 +325,50 @@ def test_too_little_memory_halves_the_parts_and_keeps_the_batch(
     monkeypatch.setattr(Supervised, "forward", lambda self, batch: (_ for _ in ()).throw(error))
     with pytest.raises(CPS4Error, match="memory"):
         run_stage_2(data_set, tmp_path / "other", settings, cache)
+
+
+@pytest.mark.parametrize("when", ["after the forward pass", "in the second part"])
+def test_a_step_that_did_not_fit_leaves_no_trace(when, data_set, tiny_settings, cache, tmp_path, monkeypatch):
+    """Whenever the memory runs out, the weights and statistics are those of a run with small parts from the start."""
+    from CPS4Core.segmentation.methods.mean_teacher import HardMeanTeacher
+
+    plain = HardMeanTeacher.forward
+    settings = changed(
+        tiny_settings,
+        train={"method": "mean_teacher_hard", "batch": 4, "epochs": 1, "steps_per_epoch": 3},
+    )
+    calls = []
+
+    def fails_late(self, batch):
+        calls.append(len(batch.labelled))
+        terms = plain(self, batch)  # the statistics of batch normalisation have changed
+        second_part = when == "in the second part"
+        if len(batch.labelled) == 4 or (second_part and calls == [4, 2, 2]):
+            raise MEMORY_ERRORS[0]
+        return terms
+
+    def fails_early(self, batch):
+        if len(batch.labelled) > (1 if when == "in the second part" else 2):
+            raise MEMORY_ERRORS[0]
+        return plain(self, batch)
+
+    models = []
+    for forward in (fails_late, fails_early):
+        monkeypatch.setattr(HardMeanTeacher, "forward", forward)
+        models.append(run_stage_2(data_set, tmp_path / forward.__name__, settings, cache))
+    assert_same_bits(*models)
+    assert calls[:4] == ([4, 2, 2, 1] if when == "in the second part" else [4, 2, 2, 2])
+
+
+def test_too_little_memory_for_the_optimiser_is_no_reason_for_smaller_parts(
+    data_set, tiny_settings, cache, tmp_path, monkeypatch
+):
+    def step(self, closure=None):
+        raise MEMORY_ERRORS[0]
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    with pytest.raises(torch.OutOfMemoryError):
+        run_stage_2(data_set, tmp_path / "run", changed(tiny_settings, train={"method": "supervised"}), cache)
 
 
 def test_a_full_disk_loses_no_checkpoint(data_set, tiny_settings, cache, tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -32,16 +32,6 @@ class Batch:
     """Mean trust in the text maps of the structures, 0 to 1."""
     progress: float = 0.0
     """Share of the training done, 0 to 1."""
-    step: int = 0
-
-    def split(self, parts: int) -> list[Batch]:
-        """Cut the batch into ``parts``, each with its share of labelled and unlabelled slices."""
-        names = ("labelled", "labels", "unlabelled", "text_maps", "text_labels")
-        pieces = {name: getattr(self, name).chunk(parts) for name in names if getattr(self, name) is not None}
-        return [
-            replace(self, **dict(zip(pieces, each, strict=True)))
-            for each in zip(*pieces.values(), strict=True)
-        ]
 
 
 class Method(nn.Module):

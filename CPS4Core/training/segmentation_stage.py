@@ -1,0 +1,187 @@
+"""Stage 2: class prompt driven semi-supervised segmentation (paper, section 2.2), and every system beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from CPS4Core.card import NETWORK, TEACHER
+from CPS4Core.class_table import BACKGROUND, short_name
+from CPS4Core.data.augment import Augmentation
+from CPS4Core.devices import memory_format
+from CPS4Core.evaluation.metrics import mean_scores
+from CPS4Core.model_folder import ModelFolder, Weights, new_card
+from CPS4Core.segmentation.methods.method import Batch
+from CPS4Core.systems import find_method
+from CPS4Core.training.batches import to_device
+from CPS4Core.training.inputs import TrainingInputs
+from CPS4Core.training.map_store import MapStore
+from CPS4Core.training.run import Run
+from CPS4Core.training.sampling import EndlessShuffle
+from CPS4Core.training.stage import Stage
+from CPS4Core.training.text_trust import trust_in
+from CPS4Core.vision_language.maps import text_maps
+
+RATE_DROP = 5
+"""The learning rate is divided by this at each of ``rate_drops`` (paper, section 3)."""
+
+
+@dataclass(frozen=True)
+class LoadedSlices:
+    """What a step reads from disk."""
+
+    labelled: Tensor
+    """x_l, standardised, shape (n, 1, H, W)."""
+    labels: Tensor
+    """y_g, uint8, ``IGNORE`` where unknown, shape (n, H, W)."""
+    unlabelled: Tensor | None
+    """x_u, standardised, shape (n, 1, H, W); None for a method without."""
+    attention: Tensor | None
+    """A of x_u, shape (n, classes, h, w); None for a method without text."""
+    thresholds: Tensor | None
+    """Otsu's threshold of each map in ``attention``, shape (n, classes)."""
+    place: int
+    """Of the first slice (see ``Stage.first_place``)."""
+
+
+class SegmentationStage(Stage[LoadedSlices, Batch]):
+    """Stage 2 on labelled and unlabelled slices.
+
+    Args:
+        run: settings, device, folder.
+        inputs: prepared slices and their split.
+        maps: text maps of the unlabelled slices and of validation cases, for a method that needs them.
+        encoders: model of stage 1, whose encoders the finished model takes along.
+        start: model whose network to begin with.
+    """
+
+    name = "stage 2"
+    command = "train"
+
+    def __init__(
+        self,
+        run: Run,
+        inputs: TrainingInputs,
+        maps: MapStore | None = None,
+        encoders: ModelFolder | None = None,
+        start: ModelFolder | None = None,
+    ):
+        settings, train = run.settings, run.settings.train
+        super().__init__(run, train.batch)
+        self.inputs = inputs
+        self.encoders = encoders
+        self.maps = maps
+        self.trust = None if maps is None else trust_in(maps, inputs, settings)
+        labelled, unlabelled = map(inputs.store.slices_of, (inputs.split.labelled, inputs.split.unlabelled))
+        method = find_method(train.method).load()
+        self.labelled = EndlessShuffle(labelled, [settings.seed, 2])
+        self.unlabelled = EndlessShuffle(unlabelled, [settings.seed, 3]) if method.needs_unlabelled else None
+        self.epochs = train.epochs
+        self.steps_per_epoch = train.steps_per_epoch or -(-len(unlabelled or labelled) // self.batch)
+        self.validate_every = train.validate_every
+
+        torch.manual_seed(settings.seed)
+        self.module = method(train)
+        if start is not None:
+            self.module.start_from(start.load_network().state_dict())
+        self.layout = memory_format(self.device, training=True)
+        self.module.to(self.device, memory_format=self.layout)
+        self.optimizer = torch.optim.Adam(
+            [parameter for parameter in self.module.parameters() if parameter.requires_grad],
+            lr=train.learning_rate,
+            weight_decay=train.weight_decay,
+        )
+        self.schedule = torch.optim.lr_scheduler.MultiStepLR(
+            self.optimizer,
+            milestones=[max(1, round(share * train.epochs)) for share in train.rate_drops],
+            gamma=1 / RATE_DROP,
+        )
+
+    def load(self, step: int) -> LoadedSlices:
+        place = self.first_place(step)
+        labelled = self.labelled.take(place, self.share)
+        x_l, y_g = self.inputs.images(labelled), self.inputs.labels(labelled)
+        x_u = attention = thresholds = None
+        if self.unlabelled is not None:
+            unlabelled = self.unlabelled.take(place, self.share)
+            x_u = self.inputs.images(unlabelled)
+            if self.maps is not None:
+                attention, thresholds = self.maps.stacked(unlabelled)
+        return LoadedSlices(x_l, y_g, x_u, attention, thresholds, place)
+
+    def prepare(self, loaded: LoadedSlices, step: int) -> Batch:
+        """Augment the slices, and their text maps with them."""
+        slices = to_device(loaded, self.device)
+        change_l, change_u = (self.draw_changes(loaded.place, stream) for stream in (21, 22))
+        x_l, x_u = change_l.images(slices.labelled), slices.unlabelled
+        batch = Batch(
+            labelled=x_l.contiguous(memory_format=self.layout),
+            labels=change_l.labels(slices.labels),
+            unlabelled=x_l[:0] if x_u is None else change_u.images(x_u).contiguous(memory_format=self.layout),
+            progress=step / self.total_steps,
+        )
+        return batch if slices.attention is None else self._with_text(batch, slices, change_u)
+
+    def _with_text(self, batch: Batch, slices: LoadedSlices, change: Augmentation) -> Batch:
+        """Return the batch with the text maps of its unlabelled slices (eq. 3), as far as they are trusted."""
+        maps = text_maps(
+            slices.attention,
+            self.settings.input.size,
+            thresholds=slices.thresholds,
+            least_peak=self.settings.train.least_peak,
+            change=change,
+        )
+        trust = self.trust.to(self.device)[:, None, None]
+        return replace(
+            batch,
+            text_maps=maps.binary * trust,
+            text_labels=maps.labels,
+            text_trust=float(self.trust[BACKGROUND]),
+        )
+
+    @torch.inference_mode()
+    def validate(self) -> dict[str, float]:
+        """Return mDice and mIoU over the validation cases, on the canvas."""
+        pairs = []
+        for case in self.inputs.validation_cases:
+            images = torch.from_numpy(self.inputs.store.images(case)).unsqueeze(1)
+            with self.run.accelerator.autocast():
+                predicted = torch.cat([self._predicted(few) for few in images.split(self.share)])
+            pairs.append((predicted.numpy(), self.inputs.store.labels(case)))
+        if not pairs:
+            return {}
+        mdice, miou = mean_scores(pairs)
+        return {"validation_mdice": mdice, "validation_miou": miou}
+
+    def score(self, metrics: dict[str, float]) -> float:
+        return metrics["validation_mdice"]
+
+    @torch.inference_mode()
+    def preview(self) -> bytes | None:
+        shown = self.inputs.shown_slice
+        if shown is None:
+            return None
+        found: dict[str, np.ndarray] = {}
+        if self.maps is not None:
+            maps = self.maps.maps(shown.case, shown.k, shown.image.shape, self.settings.train.least_peak)
+            found["text maps"] = maps.labels.byte().numpy()
+        found["prediction"] = self._predicted(torch.from_numpy(shown.image)[None, None])[0].numpy()
+        return shown.preview(found)
+
+    def model_weights(self) -> Weights:
+        parts = {NETWORK: self.module.network, TEACHER: self.module.teacher_network}
+        return {part: module.state_dict() for part, module in parts.items() if module is not None}
+
+    def write_model(self, weights: Weights, step: int, metrics: dict[str, float]) -> None:
+        facts = {"step": step, "validation": metrics, "data": self.inputs.facts()}
+        if self.trust is not None:
+            facts["text_trust"] = {short_name(k): round(float(each), 3) for k, each in enumerate(self.trust)}
+        card = new_card(self.settings, encoders=self.encoders, stage=2, **facts)
+        ModelFolder.write(self.run.folder.model, step, weights, card, encoders=self.encoders)
+
+    def _predicted(self, images: Tensor) -> Tensor:
+        """Return the network's labels of slices (images, 1, H, W), uint8, on the CPU."""
+        return self.module.network(images.to(self.device)).argmax(1).byte().cpu()
