@@ -46,6 +46,14 @@ RunSeedOption = Annotated[
 CacheOption = Annotated[
     Path | None, typer.Option(help="Folder of prepared slices. Default: `preprocessed` in the data set.")
 ]
+PixelOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.05,
+        max=5.0,
+        help="Pixel size in mm of a PNG or JPEG of one sagittal slice: head up, front of the body on the left.",
+    ),
+]
 DataArgument = Annotated[
     Path, typer.Argument(help="Data set folder (nnU-Net v2 layout; see `cps4 prepare`).")
 ]
@@ -62,6 +70,7 @@ def prepare(
         typer.Option("--from", help="mrspineseg, spider, totalspineseg, spineps, folder or dicom."),
     ] = "folder",
     seed: SeedOption = 0,
+    pixel_mm: PixelOption = None,
     events: EventsOption = False,
 ) -> None:
     """Make a data set from MRSpineSeg, SPIDER, TotalSpineSeg, SPINEPS, a folder of volumes, or DICOM."""
@@ -69,7 +78,15 @@ def prepare(
     def job(report: Reporter, cancellation: Cancellation) -> None:
         from CPS4Core.data.prepare import prepare_data_set
 
-        prepare_data_set(source, destination, scheme, seed=seed, report=report, cancellation=cancellation)
+        prepare_data_set(
+            source,
+            destination,
+            scheme,
+            seed=seed,
+            report=report,
+            cancellation=cancellation,
+            pixel_mm=pixel_mm,
+        )
 
     _run(job, events)
 
@@ -227,13 +244,16 @@ def base(
 
 @app.command()
 def segment(
-    source: Annotated[Path, typer.Argument(help="A volume, a folder of volumes, or a DICOM series.")],
+    source: Annotated[
+        Path, typer.Argument(help="A volume, a folder of volumes, a DICOM series, or a picture.")
+    ],
     target: Annotated[Path, typer.Argument(help="Result file (.nii.gz, .nrrd, .seg.nrrd), or a folder.")],
     model: ModelOption,
     suffix: Annotated[str, typer.Option(help="Format of results in a folder.")] = ".nii.gz",
     level_order: Annotated[
         bool, typer.Option("--level-order", help="Relabel structures to follow the fixed order of the spine.")
     ] = False,
+    pixel_mm: PixelOption = None,
     device: DeviceOption = "auto",
     events: EventsOption = False,
 ) -> None:
@@ -245,7 +265,7 @@ def segment(
         from CPS4Core.inference.segmenter import Segmenter
         from CPS4Core.model_folder import ModelFolder
 
-        tasks = find_tasks(source, target, suffix)
+        tasks = find_tasks(source, target, suffix, pixel_mm)
         segmenter = Segmenter(ModelFolder.open(model), choose_device(device), report)
         failures = segment_all(
             segmenter, tasks, level_order=level_order, report=report, cancellation=cancellation
@@ -270,6 +290,7 @@ def attend(
     labels: Annotated[
         Path | None, typer.Option(help="Reference segmentation to show beside the maps.")
     ] = None,
+    pixel_mm: PixelOption = None,
     device: DeviceOption = "auto",
     events: EventsOption = False,
 ) -> None:
@@ -280,16 +301,8 @@ def attend(
         from CPS4Core.inference.attend import attend_volume
         from CPS4Core.model_folder import ModelFolder
 
-        attend_volume(
-            source,
-            target,
-            ModelFolder.open(model),
-            prompts,
-            labels,
-            choose_device(device),
-            report,
-            cancellation,
-        )
+        opened, where = ModelFolder.open(model), choose_device(device)
+        attend_volume(source, target, opened, prompts, labels, where, report, cancellation, pixel_mm)
 
     _run(job, events)
 
@@ -299,6 +312,7 @@ def check(
     source: Annotated[Path, typer.Argument(help="A volume or a DICOM series.")],
     labels: Annotated[Path, typer.Argument(help="Its segmentation, on the same grid.")],
     model: ModelOption,
+    pixel_mm: PixelOption = None,
     device: DeviceOption = "auto",
     events: EventsOption = False,
 ) -> None:
@@ -312,7 +326,7 @@ def check(
 
         opened = ModelFolder.open(model)
         checker = Checker.of(opened, Segmenter(opened, choose_device(device), report))
-        found = check_files(checker, source, labels, report, cancellation)
+        found = check_files(checker, source, labels, report, cancellation, pixel_mm)
         report(Finished())
         if not events:
             _print_agreement(found)

@@ -10,9 +10,8 @@ import SimpleITK as sitk
 
 from CPS4Core.class_table import BACKGROUND, IGNORE
 from CPS4Core.data.dataset import CHANNEL, Case, DataSet, open_data_set
-from CPS4Core.data.geometry import check_sagittal
 from CPS4Core.data.splits import FILE, read_splits
-from CPS4Core.data.volumes import read_image, read_labels
+from CPS4Core.data.volumes import read_image, read_labels, read_scan
 from CPS4Core.data.writing import write_volume
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Finished, Reporter
@@ -39,8 +38,7 @@ def add_case(folder: Path, image_path: Path, labels_path: Path, report: Reporter
             a test case already, or the folder cannot be written.
     """
     data_set = open_data_set(folder)
-    image = read_image(image_path)
-    check_sagittal(image, image_path)
+    image = read_scan(image_path)
     labels = read_labels(labels_path, like=image)
     if not set(np.unique(sitk.GetArrayViewFromImage(labels))) - {BACKGROUND, IGNORE}:
         raise CPS4Error("The segmentation is empty.", "Segment or draw at least one structure.", labels_path)

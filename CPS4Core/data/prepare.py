@@ -19,14 +19,15 @@ from CPS4Core.data.dataset import CHANNEL, DataSet, open_data_set, write_descrip
 from CPS4Core.data.dicom import Series, find_series, patient_key, read_series
 from CPS4Core.data.geometry import check_sagittal, is_single_slice, warn_of_single_slices
 from CPS4Core.data.label_schemes import SCHEMES, class_table
+from CPS4Core.data.pictures import is_picture, warn_of_pictures
 from CPS4Core.data.splits import write_splits
 from CPS4Core.data.volumes import (
-    IMAGE_SUFFIXES,
     case_name,
     check_image,
     check_same_grid,
     read_image,
     read_volume,
+    volumes_among,
 )
 from CPS4Core.data.writing import write_volume
 from CPS4Core.errors import CPS4Error
@@ -48,7 +49,14 @@ class Source:
 
 
 def prepare_data_set(
-    source: Path, destination: Path, scheme: str, *, seed: int, report: Reporter, cancellation: Cancellation
+    source: Path,
+    destination: Path,
+    scheme: str,
+    *,
+    seed: int,
+    report: Reporter,
+    cancellation: Cancellation,
+    pixel_mm: float | None = None,
 ) -> DataSet:
     """Make the data set ``destination`` from ``source``.
 
@@ -59,6 +67,7 @@ def prepare_data_set(
         seed: of the splits.
         report: receives progress and skipped cases.
         cancellation: tells when to stop.
+        pixel_mm: size of a pixel, where the sources are pictures.
 
     Raises:
         CPS4Error: if the scheme is not known, no case can be used, or the destination cannot be written.
@@ -80,7 +89,7 @@ def prepare_data_set(
         cancellation.check()
         name = each.name or f"{'test' if each.test else 'case'}_{number:04d}"
         try:
-            single_slices += _write_case(each, destination, name, translate)
+            single_slices += _write_case(each, destination, name, translate, pixel_mm)
         except CPS4Error as error:
             if error.path is not None and destination in error.path.parents:
                 raise
@@ -90,6 +99,8 @@ def prepare_data_set(
             used[name] = each
         report(Progress(number, len(found), "Preparing the data set"))
     warn_of_single_slices(single_slices, report)
+    if any(isinstance(each.image, Path) and is_picture(each.image) for each in used.values()):
+        warn_of_pictures(pixel_mm, report)
     if not used:
         raise CPS4Error("No case could be used.", "See the errors above for each file.", source)
     return _describe(source, destination, used, seed, report, len(failures))
@@ -118,7 +129,11 @@ def _describe(
 
 
 def _write_case(
-    source: Source, destination: Path, name: str, translate: Callable[[sitk.Image], sitk.Image]
+    source: Source,
+    destination: Path,
+    name: str,
+    translate: Callable[[sitk.Image], sitk.Image],
+    pixel_mm: float | None,
 ) -> bool:
     """Write the image and the labels of one case; the image last, since it makes the case exist.
 
@@ -130,10 +145,10 @@ def _write_case(
     label_path = destination / f"labels{part}" / f"{name}.nii.gz"
     if image_path.exists() and (source.label is None or label_path.exists()):
         return False
-    image = _read(source.image)
+    image = _read(source.image, pixel_mm)
     check_sagittal(image, _where(source))
     if source.label is not None:
-        labels = read_volume(source.label)
+        labels = read_volume(source.label, pixel_mm)
         check_same_grid(labels, image, source.label)
         try:
             write_volume(translate(labels), label_path)
@@ -143,10 +158,10 @@ def _write_case(
     return is_single_slice(image)
 
 
-def _read(source: Path | Series) -> sitk.Image:
+def _read(source: Path | Series, pixel_mm: float | None) -> sitk.Image:
     if isinstance(source, Series):
         return check_image(read_series(source), source.folder)
-    return read_image(source)
+    return read_image(source, pixel_mm)
 
 
 def _where(source: Source) -> Path:
@@ -206,7 +221,7 @@ FINDERS: dict[str, Callable[[Path], Iterator[Source]]] = {
 def _volumes(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.name.lower().endswith(IMAGE_SUFFIXES))
+    return volumes_among(folder.iterdir())
 
 
 def _plain_name(path: Path) -> str:

@@ -19,8 +19,8 @@ from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import InputSettings
 from CPS4Core.data.array_files import ArrayFiles
 from CPS4Core.data.dataset import Case
-from CPS4Core.data.geometry import SliceGrid, check_sagittal, warn_of_single_slices
-from CPS4Core.data.volumes import read_image, read_labels
+from CPS4Core.data.geometry import SliceGrid, warn_of_single_slices
+from CPS4Core.data.volumes import read_labels, read_scan
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Progress, Reporter, Warned
 from CPS4Core.files import read_json, write_json
@@ -94,8 +94,7 @@ def _prepare_case(case: Case, settings: InputSettings, folder: Path) -> int:
     done = folder / f"{case.name}.json"
     if done.is_file() and (card := read_json(done)).get("stamp") == stamp:
         return card["slices"]
-    image = read_image(case.image)
-    check_sagittal(image, case.image)
+    image = read_scan(case.image)
     grid = SliceGrid.of(image, settings)
     images = grid.to_slices(image)
     labels = None if case.label is None else grid.labels_to_slices(read_labels(case.label, like=image))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ import SimpleITK as sitk
 
 from CPS4Core.class_table import IGNORE, NUM_CLASSES
 from CPS4Core.data.dicom import read_series
+from CPS4Core.data.geometry import check_sagittal
 from CPS4Core.data.nifti import check_nifti_is_whole
+from CPS4Core.data.pictures import PICTURE_SUFFIXES, is_picture, read_picture, warn_of_pictures
 from CPS4Core.errors import CPS4Error
+from CPS4Core.events import Reporter, silent
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 
@@ -21,23 +25,55 @@ sitk.ProcessObject.GlobalWarningDisplayOff()
 def case_name(path: Path) -> str:
     """Return the name of a volume without its suffix."""
     name = Path(path).name
-    for suffix in (".seg.nrrd", *IMAGE_SUFFIXES):
+    for suffix in (".seg.nrrd", *IMAGE_SUFFIXES, *PICTURE_SUFFIXES):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name
 
 
-def read_image(path: str | Path) -> sitk.Image:
+def volumes_among(files: Iterable[Path]) -> list[Path]:
+    """Return the volumes among ``files``, by their names; where there are none, the pictures."""
+    files = sorted(files)
+    volumes = [path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES)]
+    return volumes or [path for path in files if is_picture(path)]
+
+
+def read_scan(path: str | Path, report: Reporter = silent, pixel_mm: float | None = None) -> sitk.Image:
+    """Return the sagittal MR in a file, or in a folder that holds one DICOM series.
+
+    Args:
+        path: where it is.
+        report: receives a warning on what a single slice lacks, and on what a picture is taken to be.
+        pixel_mm: size of a pixel, for a PNG or JPEG.
+
+    Returns:
+        As ``read_image``.
+
+    Raises:
+        CPS4Error: as ``read_image``, and if the volume is not sagittal.
+    """
+    image = read_image(path, pixel_mm)
+    check_sagittal(image, Path(path), report)
+    if is_picture(Path(path)):
+        warn_of_pictures(pixel_mm, report)
+    return image
+
+
+def read_image(path: str | Path, pixel_mm: float | None = None) -> sitk.Image:
     """Return the volume in a file, or in a folder that holds one DICOM series.
+
+    Args:
+        path: where it is.
+        pixel_mm: size of a pixel, for a PNG or JPEG (see ``CPS4Core.data.pictures``).
 
     Returns:
         A scalar 3D image, float32, as stored: orientation, spacing and origin are those of the file.
 
     Raises:
         CPS4Error: if the file is missing, empty, truncated or no image; if the image is 4D, in colour, constant,
-            has two dimensions, or holds values that are not numbers.
+            has two dimensions, or holds values that are not numbers; if it is a picture without a pixel size.
     """
-    return check_image(read_volume(path), Path(path))
+    return check_image(read_volume(path, pixel_mm), Path(path))
 
 
 def check_image(image: sitk.Image, path: Path) -> sitk.Image:
@@ -108,7 +144,7 @@ def check_same_grid(image: sitk.Image, like: sitk.Image, path: Path) -> None:
         )
 
 
-def read_volume(path: str | Path) -> sitk.Image:
+def read_volume(path: str | Path, pixel_mm: float | None = None) -> sitk.Image:
     """Return the scalar 3D volume in a file or in a folder with one DICOM series, whatever its values.
 
     Raises:
@@ -121,6 +157,8 @@ def read_volume(path: str | Path) -> sitk.Image:
         return _as_volume(read_series(path), path)
     if path.stat().st_size == 0:
         raise CPS4Error("The file is empty.", "Copy or export it again.", path)
+    if is_picture(path):
+        return read_picture(path, pixel_mm)
     try:
         check_nifti_is_whole(path)
         return _as_volume(sitk.ReadImage(str(path)), path)
@@ -131,7 +169,7 @@ def read_volume(path: str | Path) -> sitk.Image:
             ) from error
         raise CPS4Error(
             "The file is truncated or is no medical image.",
-            f"Copy or export it again; CPS4 reads {', '.join(IMAGE_SUFFIXES)} and DICOM.",
+            f"Copy or export it again; CPS4 reads {', '.join((*IMAGE_SUFFIXES, *PICTURE_SUFFIXES))} and DICOM.",
             path,
         ) from error
 
@@ -150,7 +188,7 @@ def _as_volume(image: sitk.Image, path: Path) -> sitk.Image:
     if image.GetDimension() < 3:
         raise CPS4Error(
             "The image has two dimensions: how it lies in the body is not known.",
-            "Save it as a volume of one sagittal slice.",
+            "Save it as a volume of one sagittal slice, or as a PNG.",
             path,
         )
     return image

@@ -14,8 +14,8 @@ from torch import Tensor
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.card import ENCODERS, TEACHER
 from CPS4Core.class_table import BY_LABEL, NUM_CLASSES
-from CPS4Core.data.geometry import SliceGrid, check_sagittal
-from CPS4Core.data.volumes import read_image, read_labels
+from CPS4Core.data.geometry import SliceGrid
+from CPS4Core.data.volumes import read_labels, read_scan
 from CPS4Core.devices import is_out_of_memory
 from CPS4Core.events import Artifact, Reporter, Warned
 from CPS4Core.inference.attention import AttentionMapper
@@ -177,7 +177,12 @@ def _best_labels(segmenter: Segmenter, slices: Tensor, cancellation: Cancellatio
 
 
 def check_files(
-    checker: Checker, source: Path, labels: Path, report: Reporter, cancellation: Cancellation
+    checker: Checker,
+    source: Path,
+    labels: Path,
+    report: Reporter,
+    cancellation: Cancellation,
+    pixel_mm: float | None = None,
 ) -> dict[int, Agreement]:
     """Report and return the agreement on the segmentation in ``labels`` of the volume in ``source``.
 
@@ -185,8 +190,7 @@ def check_files(
         CPS4Error: if a file cannot be used, or the two do not belong together.
         Cancelled: if the user asked to stop.
     """
-    image = read_image(source)
-    check_sagittal(image, source)
+    image = read_scan(source, pixel_mm=pixel_mm)
     found = checker.check(image, read_labels(labels, like=image), cancellation)
     report(
         Artifact("agreement", str(labels), {"agreement": {str(k): each.known() for k, each in found.items()}})

@@ -10,8 +10,7 @@ import torch
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.class_table import HEAD_TO_TAIL, short_name
-from CPS4Core.data.geometry import check_sagittal
-from CPS4Core.data.volumes import case_name, read_image, read_labels
+from CPS4Core.data.volumes import case_name, read_labels, read_scan
 from CPS4Core.events import Artifact, Finished, Progress, Reporter
 from CPS4Core.files import written_aside
 from CPS4Core.inference.attention import AttentionMapper, EncodedVolume
@@ -28,19 +27,20 @@ def attend_volume(
     device: torch.device,
     report: Reporter,
     cancellation: Cancellation,
+    pixel_mm: float | None = None,
 ) -> None:
     """Write the maps of ``prompts`` over the volume in ``source``, and a figure of them, to the folder ``target``.
 
     Args:
         prompts: class names or any text; all classes, head to tail, if empty.
         labels: reference segmentation to show beside the maps, on the grid of the volume.
+        pixel_mm: size of a pixel, where the source is a picture.
 
     Raises:
         CPS4Error: if the volume, the labels or the model cannot be used, or the folder cannot be written.
         Cancelled: if the user asked to stop; finished maps stay.
     """
-    image = read_image(source)
-    check_sagittal(image, source, report)
+    image = read_scan(source, report, pixel_mm)
     reference = None if labels is None else read_labels(labels, like=image)
     mapper = AttentionMapper(model, device)
     volume = mapper.encode(image, cancellation)

@@ -9,8 +9,9 @@ from pathlib import Path
 from accelerate import PartialState
 
 from CPS4Core.cancellation import Cancellation
-from CPS4Core.data.geometry import check_sagittal
-from CPS4Core.data.volumes import IMAGE_SUFFIXES, case_name, read_image
+from CPS4Core.data.dicom import find_series
+from CPS4Core.data.pictures import is_picture
+from CPS4Core.data.volumes import IMAGE_SUFFIXES, case_name, read_scan, volumes_among
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Failed, Progress, Reporter
 from CPS4Core.inference.outputs import SEGMENTATION_SUFFIXES, write_segmentation
@@ -23,15 +24,18 @@ class Task:
 
     source: Path
     target: Path
+    pixel_mm: float | None = None
+    """Size of a pixel, where the source is a picture."""
 
 
-def find_tasks(source: Path, target: Path, suffix: str) -> list[Task]:
+def find_tasks(source: Path, target: Path, suffix: str, pixel_mm: float | None = None) -> list[Task]:
     """Return what to segment.
 
     Args:
         source: a volume, a DICOM series folder, or a folder of volumes and of DICOM series folders.
         target: the result's file if ``source`` is one volume and ``target`` has a known suffix; else a folder.
         suffix: of results in a folder, such as ``.nii.gz``.
+        pixel_mm: size of a pixel, where the sources are pictures.
 
     Raises:
         CPS4Error: if there is nothing to segment.
@@ -42,12 +46,12 @@ def find_tasks(source: Path, target: Path, suffix: str) -> list[Task]:
     if not volumes:
         raise CPS4Error(
             "The folder holds no volume.",
-            f"Volumes end in {', '.join(IMAGE_SUFFIXES)}, or are DICOM series.",
+            f"Volumes end in {', '.join(IMAGE_SUFFIXES)}, are pictures or DICOM series.",
             source,
         )
     if volumes == [source] and target.name.endswith(SEGMENTATION_SUFFIXES):
-        return [Task(source, target)]
-    return [Task(each, target / f"{case_name(each)}{suffix}") for each in volumes]
+        return [Task(source, target, pixel_mm)]
+    return [Task(each, target / f"{case_name(each)}{suffix}", pixel_mm) for each in volumes]
 
 
 def segment_all(
@@ -97,8 +101,7 @@ def segment_one(
         CPS4Error: if the volume cannot be read or is not sagittal, or the result cannot be written.
         Cancelled: if the user asked to stop.
     """
-    image = read_image(task.source)
-    check_sagittal(image, task.source, report)
+    image = read_scan(task.source, report, task.pixel_mm)
 
     def progress(slices: int, of: int) -> None:
         report(Progress(done * of + slices, total * of, f"Segmenting {task.source.name}"))
@@ -114,9 +117,9 @@ def _volumes(source: Path) -> list[Path]:
     """Return the volumes in ``source``: itself, files with a known suffix, or folders of DICOM files."""
     if source.is_file():
         return [source]
-    files = sorted(each for each in source.iterdir() if each.is_file())
-    volumes = [each for each in files if each.name.lower().endswith(IMAGE_SUFFIXES)]
-    if volumes:
+    files = [each for each in source.iterdir() if each.is_file()]
+    volumes = volumes_among(files)
+    if volumes and not (is_picture(volumes[0]) and find_series(source)):
         return volumes
     if files:
         return [source]  # a DICOM series, or the error that says it is none

@@ -29,8 +29,7 @@ from typing import Any
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.card import ENCODERS, NETWORK
-from CPS4Core.data.geometry import check_sagittal
-from CPS4Core.data.volumes import read_image
+from CPS4Core.data.volumes import read_scan
 from CPS4Core.devices import NO_MEMORY, choose_device, is_out_of_memory
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Event, Failed, Finished, Reporter, Started
@@ -208,9 +207,7 @@ class Worker:
         status = path.stat() if path.exists() else None
         key = (path, status and status.st_mtime_ns, status and status.st_size)
         if self._volume is None or self._volume[0] != key:
-            image = read_image(path)
-            check_sagittal(image, path, report)
-            self._volume = (key, mapper.encode(image, self._cancellation))
+            self._volume = (key, mapper.encode(read_scan(path, report), self._cancellation))
         return self._volume[1]
 
 

@@ -7,10 +7,11 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from CPS4Core.class_table import IGNORE
 from CPS4Core.config import InputSettings
 from CPS4Core.data.dicom import find_series, read_series
 from CPS4Core.data.geometry import SliceGrid, check_sagittal
-from CPS4Core.data.volumes import read_image, read_volume
+from CPS4Core.data.volumes import read_image, read_labels, read_volume
 from CPS4Core.demo.real_sample import FIRST_DISC
 
 FOLDER = Path(__file__).parents[3] / "shared/data"
@@ -32,6 +33,26 @@ def test_slices_show_the_scan_upright_and_nothing_is_lost(name):
     assert _likeness(inside, expected) > 0.9
     for axis in range(3):
         assert _likeness(inside, np.flip(expected, axis)) < 0.7
+
+
+def test_a_left_handed_scan_and_its_labels_keep_their_grid():
+    """The determinant of the direction is -1: no axis may be turned to make it 1."""
+    folder = FOLDER / "spider_t2"
+    image = read_image(folder / "imagesTr/spider_005_0000.nii.gz")
+    labels = read_labels(folder / "labelsTr/spider_005.nii.gz", like=image)
+    assert np.linalg.det(np.reshape(image.GetDirection(), (3, 3))) == pytest.approx(-1)
+    grid = SliceGrid.of(image, CANVAS, whole=True)
+    slices = grid.labels_to_slices(labels)
+    slices[slices == IGNORE] = 0
+    logits = torch.from_numpy(slices[:, None] == np.arange(20)[:, None, None]).float()
+    again = grid.to_image(grid.labels_from_slices(logits, torch.from_numpy(slices)).numpy())
+    for name in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+        assert getattr(again, name)() == getattr(image, name)()
+    truth, found = (sitk.GetArrayFromImage(each) for each in (labels, again))
+    for label in range(2, 8):
+        assert 2 * ((truth == label) & (found == label)).sum() > 0.95 * (
+            (truth == label).sum() + (found == label).sum()
+        )
 
 
 def test_labels_return_to_the_voxels_they_came_from():
