@@ -93,7 +93,7 @@ def prepare(
             destination,
             scheme,
             seed=seed,
-            report=report,
+            report=_with_counts(report, events),
             cancellation=cancellation,
             pixel_mm=pixel_mm,
         )
@@ -108,13 +108,7 @@ def inspect(data: DataArgument, events: EventsOption = False) -> None:
     def job(report: Reporter, cancellation: Cancellation) -> None:
         from CPS4Core.data.inspect import inspect_data_set
 
-        def tell(event: Event) -> None:
-            report(event)
-            if isinstance(event, Finished) and not events:
-                counts = {name: event.details[name] for name in ("labelled", "unlabelled", "test")}
-                sys.stdout.write(", ".join(f"{count} {name}" for name, count in counts.items()) + "\n")
-
-        inspect_data_set(data, tell, cancellation)
+        inspect_data_set(data, _with_counts(report, events), cancellation)
 
     _run(job, events)
 
@@ -448,6 +442,20 @@ def _preset(named: str | None, start: Path | None) -> str:
     if named is not None or start is None:
         return named or "paper"
     return str(Card.read(start).settings.get("preset", "paper"))
+
+
+def _with_counts(report: Reporter, events: bool) -> Reporter:
+    """Return a reporter that also tells a person how many cases a data set has, and how their labels were found."""
+
+    def tell(event: Event) -> None:
+        report(event)
+        if isinstance(event, Finished) and not events:
+            counts = [f"{event.details[name]} {name}" for name in ("labelled", "unlabelled", "test")]
+            sys.stdout.write(", ".join(counts) + "\n")
+            for rule, count in event.details.get("matched", {}).items():
+                sys.stdout.write(f"{count} label files found by {rule}\n")
+
+    return tell
 
 
 def _run(job: Callable[[Reporter, Cancellation], Any], events: bool) -> None:

@@ -40,7 +40,8 @@ from scipy.ndimage import center_of_mass, distance_transform_edt
 from CPS4Core.class_table import BACKGROUND, BY_LABEL, IGNORE, short_name
 from CPS4Core.config import InputSettings
 from CPS4Core.data.geometry import SliceGrid, check_sagittal
-from CPS4Core.data.volumes import case_name, check_same_grid, read_image, read_labels, read_volume
+from CPS4Core.data.labels import read_labels
+from CPS4Core.data.volumes import case_name, check_same_grid, read_image, read_volume
 from CPS4Core.devices import choose_device
 from CPS4Core.evaluation.metrics import names_found, overlap, surface_distances
 from CPS4Core.figures import fullest_slice, overlay
