@@ -85,6 +85,12 @@ class SliceGrid:
             columns,
         )
 
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between slices and between the canvas's rows and columns, in mm."""
+        slices, rows, columns = (self.spacing[::-1][axis] for axis in self.order)
+        return slices, rows * self.rows.step, columns * self.columns.step
+
     def crop(self, stack: np.ndarray) -> np.ndarray:
         """Return the part of slices (..., AP, SI) that lies inside the volume, without the empty canvas; a view."""
         return stack[..., self.rows.window, self.columns.window]

@@ -1,7 +1,7 @@
 """The label numbers of other data sets, turned into those of the class table.
 
-Each scheme is a function from an image of whole numbers to an image of class labels, uint8, on the same grid. What a
-data set leaves unlabelled but which is no background becomes ``IGNORE``.
+Each scheme is a function from an image of labels to an image of class labels, uint8, on the same grid. What a data
+set leaves unlabelled but which is no background becomes ``IGNORE``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ SACRUM, *VERTEBRAE = BONES
 SPIDER = {
     **{vertebra.level: vertebra.label for vertebra in VERTEBRAE},
     **{201 + disc.level: disc.label for disc in DISCS},
-    **{partly_seen: IGNORE for partly_seen in range(101, 126)},
 }
-"""Vertebrae 1, 2, ... and discs 201, 202, ... count from the lowest upwards; 100 + a vertebra is a part of one."""
+"""Vertebrae 1, 2, ... and discs 201, 202, ... count from the lowest upwards."""
 
 _TOTALSPINESEG_BONES = dict(zip(BONES, (50, 45, 44, 43, 42, 41, 32, 31, 30, 29), strict=True))
 TOTALSPINESEG = {
@@ -43,21 +42,18 @@ SPINEPS = {
 }
 
 
-def mrspineseg(labels: sitk.Image) -> sitk.Image:
+def class_table(labels: sitk.Image) -> sitk.Image:
     """Return labels that follow the class table already, as MRSpineSeg's do.
 
     Raises:
         CPS4Error: if a value is not in the class table.
     """
-    unknown = sorted(
-        set(np.unique(sitk.GetArrayViewFromImage(labels)).tolist()) - {*range(NUM_CLASSES), IGNORE}
-    )
+    values = np.unique(sitk.GetArrayViewFromImage(labels))
+    unknown = [f"{each:g}" for each in values if each not in range(NUM_CLASSES) and each != IGNORE]
     if unknown:
-        listed = ", ".join(map(str, unknown[:8])) + (", ..." if len(unknown) > 8 else "")
         raise CPS4Error(
-            f"The labels hold values outside the class table: {listed}.",
-            f"Labels are 0 to {NUM_CLASSES - 1}, or {IGNORE} to ignore. `cps4 prepare --from` converts those of other "
-            "data sets.",
+            f"The labels hold values outside the class table: {', '.join(unknown[:8])}.",
+            "Name the scheme that they follow with --from.",
         )
     return sitk.Cast(labels, sitk.sitkUInt8)
 
@@ -84,11 +80,11 @@ def spineps(labels: sitk.Image) -> sitk.Image:
 
 
 SCHEMES: dict[str, Scheme] = {
-    "mrspineseg": mrspineseg,
+    "mrspineseg": class_table,
     "spider": spider,
     "totalspineseg": totalspineseg,
     "spineps": spineps,
-    "folder": mrspineseg,
+    "folder": class_table,
 }
 
 
