@@ -16,9 +16,11 @@ from typing import Annotated, Any
 import typer
 
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.card import Card
 from CPS4Core.config import PRESETS, load_settings
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Event, Failed, Finished, Reporter
+from CPS4Core.shipped_model import BASE, model_path
 from CPS4Core.systems import METHODS, OBJECTIVES
 from CPS4Core.terminal import JsonLines, Terminal
 
@@ -35,6 +37,12 @@ EventsOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:1.")]
 PresetOption = Annotated[str, typer.Option(help=f"Settings to start from: {', '.join(PRESETS)}.")]
+RunPresetOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Settings to start from: {', '.join(PRESETS)}.", show_default="that of --start, else paper"
+    ),
+]
 SetOption = Annotated[
     list[str], typer.Option("--set", help="Change a setting: group.field=value. Repeatable.")
 ]
@@ -58,7 +66,9 @@ DataArgument = Annotated[
     Path, typer.Argument(help="Data set folder (nnU-Net v2 layout; see `cps4 prepare`).")
 ]
 RunArgument = Annotated[Path, typer.Argument(help="Run folder. The same command goes on with a stopped run.")]
-ModelOption = Annotated[Path, typer.Option(help="Model folder: `model` in a training run.")]
+ModelOption = Annotated[
+    str, typer.Option(help="Model folder, such as `model` in a training run; `base` comes with CPS4.")
+]
 
 
 @app.command()
@@ -83,7 +93,7 @@ def prepare(
             destination,
             scheme,
             seed=seed,
-            report=report,
+            report=_with_counts(report, events),
             cancellation=cancellation,
             pixel_mm=pixel_mm,
         )
@@ -98,13 +108,7 @@ def inspect(data: DataArgument, events: EventsOption = False) -> None:
     def job(report: Reporter, cancellation: Cancellation) -> None:
         from CPS4Core.data.inspect import inspect_data_set
 
-        def tell(event: Event) -> None:
-            report(event)
-            if isinstance(event, Finished) and not events:
-                counts = {name: event.details[name] for name in ("labelled", "unlabelled", "test")}
-                sys.stdout.write(", ".join(f"{count} {name}" for name, count in counts.items()) + "\n")
-
-        inspect_data_set(data, tell, cancellation)
+        inspect_data_set(data, _with_counts(report, events), cancellation)
 
     _run(job, events)
 
@@ -133,7 +137,10 @@ def pretrain(
     objective: Annotated[
         str | None, typer.Option(help=f"One of: {', '.join(OBJECTIVES)}.", show_default="cps4")
     ] = None,
-    preset: PresetOption = "paper",
+    start: Annotated[
+        str | None, typer.Option(help="Model folder whose encoders to go on from, or `base`.")
+    ] = None,
+    preset: RunPresetOption = None,
     changes: SetOption = [],  # noqa: B006
     ratio: RatioOption = 1.0,
     seed: RunSeedOption = None,
@@ -147,11 +154,13 @@ def pretrain(
         from CPS4Core.devices import choose_device
         from CPS4Core.training.pretrain import pretrain as run_pretrain
 
+        begun = None if start is None else model_path(start)
         run_pretrain(
             data,
             run,
-            load_settings(preset, changes, {"pretrain.objective": objective, "seed": seed}),
+            load_settings(_preset(preset, begun), changes, {"pretrain.objective": objective, "seed": seed}),
             ratio=ratio,
+            start=begun,
             device=choose_device(device),
             report=report,
             cancellation=cancellation,
@@ -166,17 +175,20 @@ def train(
     data: DataArgument,
     run: RunArgument,
     encoders: Annotated[
-        Path | None,
-        typer.Option(help="Model folder of stage 1 (`cps4 pretrain`), for methods that use text."),
+        str | None,
+        typer.Option(
+            help="Model folder of stage 1 (`cps4 pretrain`), or `base`, for methods that use text.",
+            show_default="those of --start",
+        ),
     ] = None,
     method: Annotated[
         str | None, typer.Option(help=f"One of: {', '.join(METHODS)}.", show_default="cps4")
     ] = None,
     start: Annotated[
-        Path | None,
-        typer.Option(help="Model folder whose network to go on from, such as after adding cases."),
+        str | None,
+        typer.Option(help="Model folder whose network to go on from, such as after adding cases, or `base`."),
     ] = None,
-    preset: PresetOption = "paper",
+    preset: RunPresetOption = None,
     changes: SetOption = [],  # noqa: B006
     ratio: RatioOption = 1.0,
     seed: RunSeedOption = None,
@@ -190,13 +202,14 @@ def train(
         from CPS4Core.devices import choose_device
         from CPS4Core.training.train import train as run_train
 
+        begun = None if start is None else model_path(start)
         run_train(
             data,
             run,
-            load_settings(preset, changes, {"train.method": method, "seed": seed}),
+            load_settings(_preset(preset, begun), changes, {"train.method": method, "seed": seed}),
             ratio=ratio,
-            encoders=encoders,
-            start=start,
+            encoders=None if encoders is None else model_path(encoders),
+            start=begun,
             device=choose_device(device),
             report=report,
             cancellation=cancellation,
@@ -248,7 +261,7 @@ def segment(
         Path, typer.Argument(help="A volume, a folder of volumes, a DICOM series, or a picture.")
     ],
     target: Annotated[Path, typer.Argument(help="Result file (.nii.gz, .nrrd, .seg.nrrd), or a folder.")],
-    model: ModelOption,
+    model: ModelOption = BASE,
     suffix: Annotated[str, typer.Option(help="Format of results in a folder.")] = ".nii.gz",
     level_order: Annotated[
         bool, typer.Option("--level-order", help="Relabel structures to follow the fixed order of the spine.")
@@ -266,7 +279,7 @@ def segment(
         from CPS4Core.model_folder import ModelFolder
 
         tasks = find_tasks(source, target, suffix, pixel_mm)
-        segmenter = Segmenter(ModelFolder.open(model), choose_device(device), report)
+        segmenter = Segmenter(ModelFolder.open(model_path(model)), choose_device(device), report)
         failures = segment_all(
             segmenter, tasks, level_order=level_order, report=report, cancellation=cancellation
         )
@@ -282,7 +295,7 @@ def segment(
 def attend(
     source: Annotated[Path, typer.Argument(help="A volume or a DICOM series.")],
     target: Annotated[Path, typer.Argument(help="Folder for the maps and the figure.")],
-    model: ModelOption,
+    model: ModelOption = BASE,
     prompts: Annotated[
         list[str],
         typer.Option("--prompt", help="A class name (L4) or any text. Repeatable. Default: all classes."),
@@ -301,7 +314,7 @@ def attend(
         from CPS4Core.inference.attend import attend_volume
         from CPS4Core.model_folder import ModelFolder
 
-        opened, where = ModelFolder.open(model), choose_device(device)
+        opened, where = ModelFolder.open(model_path(model)), choose_device(device)
         attend_volume(source, target, opened, prompts, labels, where, report, cancellation, pixel_mm)
 
     _run(job, events)
@@ -311,7 +324,7 @@ def attend(
 def check(
     source: Annotated[Path, typer.Argument(help="A volume or a DICOM series.")],
     labels: Annotated[Path, typer.Argument(help="Its segmentation, on the same grid.")],
-    model: ModelOption,
+    model: ModelOption = BASE,
     pixel_mm: PixelOption = None,
     device: DeviceOption = "auto",
     events: EventsOption = False,
@@ -324,7 +337,7 @@ def check(
         from CPS4Core.inference.segmenter import Segmenter
         from CPS4Core.model_folder import ModelFolder
 
-        opened = ModelFolder.open(model)
+        opened = ModelFolder.open(model_path(model))
         checker = Checker.of(opened, Segmenter(opened, choose_device(device), report))
         found = check_files(checker, source, labels, report, cancellation, pixel_mm)
         report(Finished())
@@ -422,6 +435,27 @@ def settings(
 def main() -> None:
     """Run the command line."""
     app()
+
+
+def _preset(named: str | None, start: Path | None) -> str:
+    """Return the preset of a run: the one that is named, else that of the model to start from."""
+    if named is not None or start is None:
+        return named or "paper"
+    return str(Card.read(start).settings.get("preset", "paper"))
+
+
+def _with_counts(report: Reporter, events: bool) -> Reporter:
+    """Return a reporter that also tells a person how many cases a data set has, and how their labels were found."""
+
+    def tell(event: Event) -> None:
+        report(event)
+        if isinstance(event, Finished) and not events:
+            counts = [f"{event.details[name]} {name}" for name in ("labelled", "unlabelled", "test")]
+            sys.stdout.write(", ".join(counts) + "\n")
+            for rule, count in event.details.get("matched", {}).items():
+                sys.stdout.write(f"{count} label files found by {rule}\n")
+
+    return tell
 
 
 def _run(job: Callable[[Reporter, Cancellation], Any], events: bool) -> None:

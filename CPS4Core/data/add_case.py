@@ -10,8 +10,9 @@ import SimpleITK as sitk
 
 from CPS4Core.class_table import BACKGROUND, IGNORE
 from CPS4Core.data.dataset import CHANNEL, Case, DataSet, open_data_set
+from CPS4Core.data.labels import read_labels
 from CPS4Core.data.splits import FILE, read_splits
-from CPS4Core.data.volumes import read_image, read_labels, read_scan
+from CPS4Core.data.volumes import read_image, read_scan
 from CPS4Core.data.writing import write_volume
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Finished, Reporter

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from CPS4Core.class_table import STRUCTURES
-from CPS4Core.data.volumes import IMAGE_SUFFIXES, case_name
+from CPS4Core.class_table import IGNORE, NUM_CLASSES, STRUCTURES, find_label
+from CPS4Core.data.volumes import by_case, case_name, list_scans, list_volumes
 from CPS4Core.errors import CPS4Error
 from CPS4Core.files import read_json, write_json
 
@@ -71,7 +71,7 @@ def open_data_set(folder: str | Path) -> DataSet:
     cases: list[Case] = []
     problems: list[CPS4Error] = []
     for images, labels, test in (("imagesTr", "labelsTr", False), ("imagesTs", "labelsTs", True)):
-        label_files = _volumes(folder / labels)
+        label_files = by_case(list_volumes(folder / labels))
         for name, image in _images(folder / images, problems).items():
             cases.append(Case(name, image, label_files.pop(name, None), patients.get(name, name), test))
         for path in label_files.values():
@@ -118,6 +118,11 @@ def class_labels() -> dict[str, int]:
     return {"background": 0, **{structure.short: structure.label for structure in STRUCTURES}}
 
 
+def plain_name(path: Path) -> str:
+    """Return the name of the case that an image or a label map belongs to, without channel and suffix."""
+    return case_name(path).removesuffix(CHANNEL)
+
+
 def _read_patients(folder: Path) -> dict[str, str]:
     """Return the patient of each case that ``dataset.json`` names, and check its class table."""
     path = folder / "dataset.json"
@@ -125,16 +130,35 @@ def _read_patients(folder: Path) -> dict[str, str]:
         return {}
     description = read_json(path)
     labels = description.get("labels") if isinstance(description, dict) else None
-    if labels is not None and sorted(map(str, labels.values())) != sorted(map(str, class_labels().values())):
-        raise CPS4Error(
-            f"The data set has {len(labels)} classes; CPS4 knows 20.", "Convert it with `cps4 prepare`.", path
-        )
-    return {str(case): str(patient) for case, patient in (description.get("patients") or {}).items()}
+    patients = description.get("patients") if isinstance(description, dict) else None
+    if not isinstance(description, dict) or not all(
+        isinstance(part, dict | None) for part in (labels, patients)
+    ):
+        raise CPS4Error("The file does not describe a data set.", "Make it again with `cps4 prepare`.", path)
+    if labels is not None:
+        _check_classes(labels, path)
+    return {str(case): str(patient) for case, patient in (patients or {}).items()}
+
+
+def _check_classes(labels: dict[str, Any], path: Path) -> None:
+    """Check that a data set's names and numbers of classes are those of the class table."""
+    remedy = "Convert the data set with `cps4 prepare`."
+    numbers = [number for number in labels.values() if number != IGNORE]
+    if len(numbers) != NUM_CLASSES:
+        raise CPS4Error(f"The data set has {len(numbers)} classes; CPS4 knows {NUM_CLASSES}.", remedy, path)
+    if {str(number) for number in numbers} != {str(label) for label in range(NUM_CLASSES)}:
+        raise CPS4Error(f"The data set's classes are not numbered 0 to {NUM_CLASSES - 1}.", remedy, path)
+    for name, number in labels.items():
+        label = find_label(name)
+        if label is not None and str(label) != str(number):
+            raise CPS4Error(
+                f"The data set's label {number} is {name}, which is {label} in CPS4.", remedy, path
+            )
 
 
 def _images(folder: Path, problems: list[CPS4Error]) -> dict[str, Path]:
     images = {}
-    for name, path in _volumes(folder).items():
+    for name, path in by_case(list_scans(folder)).items():
         if name.endswith(CHANNEL):
             images[name.removesuffix(CHANNEL)] = path
         else:
@@ -142,14 +166,3 @@ def _images(folder: Path, problems: list[CPS4Error]) -> dict[str, Path]:
                 CPS4Error("The image's name lacks its channel.", f"Name it {name}{CHANNEL}.", path)
             )
     return images
-
-
-def _volumes(folder: Path) -> dict[str, Path]:
-    """Return the volumes in a folder by case name, sorted."""
-    if not folder.is_dir():
-        return {}
-    return {
-        case_name(path): path
-        for path in sorted(folder.iterdir())
-        if path.name.lower().endswith(IMAGE_SUFFIXES)
-    }

@@ -1,7 +1,7 @@
 """The label numbers of other data sets, turned into those of the class table.
 
-Each scheme is a function from an image of labels to an image of class labels, uint8, on the same grid. What a data
-set leaves unlabelled but which is no background becomes ``IGNORE``.
+Each scheme is a function from an image of whole numbers to an image of class labels, uint8, on the same grid. What a
+data set leaves unlabelled but which is no background becomes ``IGNORE``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ SACRUM, *VERTEBRAE = BONES
 SPIDER = {
     **{vertebra.level: vertebra.label for vertebra in VERTEBRAE},
     **{201 + disc.level: disc.label for disc in DISCS},
+    **{partly_seen: IGNORE for partly_seen in range(101, 126)},
 }
-"""Vertebrae 1, 2, ... and discs 201, 202, ... count from the lowest upwards."""
+"""Vertebrae 1, 2, ... and discs 201, 202, ... count from the lowest upwards; 100 + a vertebra is a part of one."""
 
 _TOTALSPINESEG_BONES = dict(zip(BONES, (50, 45, 44, 43, 42, 41, 32, 31, 30, 29), strict=True))
 TOTALSPINESEG = {
@@ -42,18 +43,21 @@ SPINEPS = {
 }
 
 
-def class_table(labels: sitk.Image) -> sitk.Image:
+def mrspineseg(labels: sitk.Image) -> sitk.Image:
     """Return labels that follow the class table already, as MRSpineSeg's do.
 
     Raises:
         CPS4Error: if a value is not in the class table.
     """
-    values = np.unique(sitk.GetArrayViewFromImage(labels))
-    unknown = [f"{each:g}" for each in values if each not in range(NUM_CLASSES) and each != IGNORE]
+    unknown = sorted(
+        set(np.unique(sitk.GetArrayViewFromImage(labels)).tolist()) - {*range(NUM_CLASSES), IGNORE}
+    )
     if unknown:
+        listed = ", ".join(map(str, unknown[:8])) + (", ..." if len(unknown) > 8 else "")
         raise CPS4Error(
-            f"The labels hold values outside the class table: {', '.join(unknown[:8])}.",
-            "Name the scheme that they follow with --from.",
+            f"The labels hold values outside the class table: {listed}.",
+            f"Labels are 0 to {NUM_CLASSES - 1}, or {IGNORE} to ignore. `cps4 prepare --from` converts those of other "
+            "data sets.",
         )
     return sitk.Cast(labels, sitk.sitkUInt8)
 
@@ -80,11 +84,11 @@ def spineps(labels: sitk.Image) -> sitk.Image:
 
 
 SCHEMES: dict[str, Scheme] = {
-    "mrspineseg": class_table,
+    "mrspineseg": mrspineseg,
     "spider": spider,
     "totalspineseg": totalspineseg,
     "spineps": spineps,
-    "folder": class_table,
+    "folder": mrspineseg,
 }
 
 

@@ -6,46 +6,25 @@ comes along. A case that cannot be used is skipped and named at the end; the sou
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import SimpleITK as sitk
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.data.dataset import CHANNEL, DataSet, open_data_set, write_description
-from CPS4Core.data.dicom import Series, find_series, patient_key, read_series
+from CPS4Core.data.dicom import Series, read_series
 from CPS4Core.data.geometry import check_sagittal, is_single_slice, warn_of_single_slices
-from CPS4Core.data.label_schemes import SCHEMES, class_table
+from CPS4Core.data.label_schemes import SCHEMES, Scheme, mrspineseg
+from CPS4Core.data.labels import read_labels
 from CPS4Core.data.pictures import is_picture, warn_of_pictures
+from CPS4Core.data.sources import FINDERS, LABEL_ENDINGS, Source, Sources
 from CPS4Core.data.splits import write_splits
-from CPS4Core.data.volumes import (
-    case_name,
-    check_image,
-    check_same_grid,
-    read_image,
-    read_volume,
-    volumes_among,
-)
+from CPS4Core.data.volumes import check_image, read_image
 from CPS4Core.data.writing import write_volume
 from CPS4Core.errors import CPS4Error
-from CPS4Core.events import Artifact, Failed, Finished, Progress, Reporter
+from CPS4Core.events import Artifact, Failed, Finished, Progress, Reporter, Warned
 from CPS4Core.files import write_json
-
-
-@dataclass(frozen=True)
-class Source:
-    """One case before it is prepared."""
-
-    image: Path | Series
-    label: Path | None = None
-    name: str | None = None
-    """Of the case; numbered if None, where a file's name may hold a patient's."""
-    patient: str | None = None
-    """Cases of one patient share it; None: a patient of its own."""
-    test: bool = False
 
 
 def prepare_data_set(
@@ -77,64 +56,73 @@ def prepare_data_set(
         raise CPS4Error(f"There is no source {scheme!r}.", f"Choose one of: {', '.join(FINDERS)}.")
     if not source.is_dir():
         raise CPS4Error("The source folder does not exist.", "Check the path.", source)
-    found = list(FINDERS[scheme](source))
-    if not found:
+    found = FINDERS[scheme](source)
+    if not found.cases:
         raise CPS4Error(
             f"The folder holds no image laid out as {scheme!r}.", "See `cps4 prepare --help`.", source
         )
-    translate = SCHEMES.get(scheme, class_table)
+    label_scheme = SCHEMES.get(scheme, mrspineseg)
     used: dict[str, Source] = {}
     failures, single_slices = [], 0
-    for number, each in enumerate(found, start=1):
+    for number, case in enumerate(found.cases, start=1):
         cancellation.check()
-        name = each.name or f"{'test' if each.test else 'case'}_{number:04d}"
+        name = case.name or f"{'test' if case.test else 'case'}_{number:04d}"
         try:
-            single_slices += _write_case(each, destination, name, translate, pixel_mm)
+            single_slices += _write_case(case, destination, name, label_scheme, pixel_mm)
         except CPS4Error as error:
             if error.path is not None and destination in error.path.parents:
                 raise
-            failures.append(Failed(error.problem, error.remedy, str(error.path or _where(each))))
+            failures.append(Failed(error.problem, error.remedy, str(error.path or case.place)))
             report(failures[-1])
         else:
-            used[name] = each
-        report(Progress(number, len(found), "Preparing the data set"))
+            used[name] = case
+        report(Progress(number, len(found.cases), "Preparing the data set"))
     warn_of_single_slices(single_slices, report)
-    if any(isinstance(each.image, Path) and is_picture(each.image) for each in used.values()):
+    if any(is_picture(case.place) for case in used.values()):
         warn_of_pictures(pixel_mm, report)
+    _warn_of_unmatched(found, report)
     if not used:
         raise CPS4Error("No case could be used.", "See the errors above for each file.", source)
-    return _describe(source, destination, used, seed, report, len(failures))
+    data_set = _describe(source, destination, used, seed)
+    counts: dict[str, Any] = {
+        "labelled": len(data_set.labelled),
+        "unlabelled": len(data_set.unlabelled),
+        "test": len(data_set.test),
+        "skipped": len(failures),
+        "matched": {rule: count for rule, count in found.matched.items() if count},
+        "unmatched": len(found.unmatched),
+    }
+    report(Artifact("data set", str(destination), counts))
+    report(Finished(details=counts))
+    return data_set
 
 
-def _describe(
-    source: Path, destination: Path, used: dict[str, Source], seed: int, report: Reporter, skipped: int
-) -> DataSet:
+def _warn_of_unmatched(found: Sources, report: Reporter) -> None:
+    lost = [path.name for path in found.unmatched]
+    if lost:
+        report(
+            Warned(
+                f"{len(lost)} label files belong to no image and are left out: {', '.join(lost[:6])}"
+                f"{', ...' if len(lost) > 6 else ''}. Name a label file as its image, or with one of "
+                f"{', '.join(LABEL_ENDINGS)} after that name."
+            )
+        )
+
+
+def _describe(source: Path, destination: Path, used: dict[str, Source], seed: int) -> DataSet:
     """Write what describes the data set: its classes, its patients, where cases came from, its splits."""
-    patients = {name: each.patient for name, each in used.items() if each.patient is not None}
-    training = sum(not each.test for each in used.values())
+    patients = {name: case.patient for name, case in used.items() if case.patient is not None}
+    training = sum(not case.test for case in used.values())
     write_description(destination, destination.name, training, patients)
-    origins = {name: _where(each).relative_to(source).as_posix() for name, each in used.items()}
+    origins = {name: case.place.relative_to(source).as_posix() for name, case in used.items()}
     write_json(destination / "sources.json", origins)
     data_set = open_data_set(destination)
     if data_set.labelled:
         write_splits(data_set, seed)
-    counts = {
-        "labelled": len(data_set.labelled),
-        "unlabelled": len(data_set.unlabelled),
-        "test": len(data_set.test),
-    }
-    report(Artifact("data set", str(destination), {**counts, "skipped": skipped}))
-    report(Finished(details={**counts, "skipped": skipped}))
     return data_set
 
 
-def _write_case(
-    source: Source,
-    destination: Path,
-    name: str,
-    translate: Callable[[sitk.Image], sitk.Image],
-    pixel_mm: float | None,
-) -> bool:
+def _write_case(source: Source, destination: Path, name: str, scheme: Scheme, pixel_mm: float | None) -> bool:
     """Write the image and the labels of one case; the image last, since it makes the case exist.
 
     Returns:
@@ -146,14 +134,9 @@ def _write_case(
     if image_path.exists() and (source.label is None or label_path.exists()):
         return False
     image = _read(source.image, pixel_mm)
-    check_sagittal(image, _where(source))
+    check_sagittal(image, source.place)
     if source.label is not None:
-        labels = read_volume(source.label, pixel_mm)
-        check_same_grid(labels, image, source.label)
-        try:
-            write_volume(translate(labels), label_path)
-        except CPS4Error as error:
-            raise CPS4Error(error.problem, error.remedy, error.path or source.label) from error
+        write_volume(read_labels(source.label, image, scheme, pixel_mm), label_path)
     write_volume(image, image_path)
     return is_single_slice(image)
 
@@ -162,73 +145,3 @@ def _read(source: Path | Series, pixel_mm: float | None) -> sitk.Image:
     if isinstance(source, Series):
         return check_image(read_series(source), source.folder)
     return read_image(source, pixel_mm)
-
-
-def _where(source: Source) -> Path:
-    return source.image.folder if isinstance(source.image, Series) else source.image
-
-
-def _find_mrspineseg(folder: Path) -> Iterator[Source]:
-    """``train/MR/Case7.nii.gz`` and ``train/Mask/mask_case7.nii.gz``; other folders with ``MR`` are tests."""
-    for image in sorted(folder.rglob("*.nii.gz"), key=_by_number):
-        match = re.fullmatch(r"case(\d+)", case_name(image), re.IGNORECASE)
-        if not match or image.parent.name != "MR":
-            continue
-        masks = {case_name(path).lower(): path for path in _volumes(image.parents[1] / "Mask")}
-        test = image.parents[1].name != "train"
-        name = f"{image.parents[1].name}_{match[1]}" if test else f"case_{match[1]}"
-        yield Source(image, masks.get(f"mask_case{match[1]}"), name, test=test)
-
-
-def _find_spider(folder: Path) -> Iterator[Source]:
-    """``images/12_t2.mha`` and ``masks/12_t2.mha``; T2 series only, all of one number are one patient."""
-    for image in sorted(_volumes(folder / "images"), key=_by_number):
-        match = re.fullmatch(r"(\d+)_(t2.*)", case_name(image), re.IGNORECASE)
-        if match:
-            label = folder / "masks" / image.name
-            yield Source(image, label if label.exists() else None, f"spider_{match[0]}", f"spider_{match[1]}")
-
-
-def _find_pairs(folder: Path) -> Iterator[Source]:
-    """``images/NAME.nii.gz`` and ``labels/NAME.nii.gz``, or just volumes in the folder."""
-    has_images = (folder / "images").is_dir()
-    labels = {_plain_name(path): path for path in _volumes(folder / "labels")} if has_images else {}
-    for image in _volumes(folder / "images" if has_images else folder):
-        yield Source(image, labels.get(_plain_name(image)))
-
-
-def _find_dicom(folder: Path) -> Iterator[Source]:
-    """Every DICOM series with at least two files, in the folder and below."""
-    patients: dict[str, str] = {}
-    for each in sorted([folder, *(path for path in folder.rglob("*") if path.is_dir())]):
-        for series in find_series(each):
-            if len(series.files) > 1:
-                key = hashlib.sha256(patient_key(series).encode()).hexdigest()
-                patient = patients.setdefault(key, f"patient_{len(patients) + 1:04d}")
-                yield Source(series, patient=patient)
-
-
-FINDERS: dict[str, Callable[[Path], Iterator[Source]]] = {
-    "mrspineseg": _find_mrspineseg,
-    "spider": _find_spider,
-    "totalspineseg": _find_pairs,
-    "spineps": _find_pairs,
-    "folder": _find_pairs,
-    "dicom": _find_dicom,
-}
-
-
-def _volumes(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return volumes_among(folder.iterdir())
-
-
-def _plain_name(path: Path) -> str:
-    return case_name(path).removesuffix(CHANNEL)
-
-
-def _by_number(path: Path) -> tuple[str, int, str]:
-    """Sort key: folder, first number in the name, name."""
-    numbers = re.findall(r"\d+", path.name)
-    return str(path.parent), int(numbers[0]) if numbers else 0, path.name

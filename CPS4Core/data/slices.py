@@ -20,7 +20,8 @@ from CPS4Core.config import InputSettings
 from CPS4Core.data.array_files import ArrayFiles
 from CPS4Core.data.dataset import Case
 from CPS4Core.data.geometry import SliceGrid, warn_of_single_slices
-from CPS4Core.data.volumes import read_labels, read_scan
+from CPS4Core.data.labels import read_labels
+from CPS4Core.data.volumes import read_scan
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Progress, Reporter, Warned
 from CPS4Core.files import read_json, write_json

@@ -1,14 +1,13 @@
-"""Reading volumes and label maps, with one clear error for whatever is wrong with a file."""
+"""Finding and reading volumes, with one clear error for whatever is wrong with a file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from CPS4Core.class_table import IGNORE, NUM_CLASSES
 from CPS4Core.data.dicom import read_series
 from CPS4Core.data.geometry import check_sagittal
 from CPS4Core.data.nifti import check_nifti_is_whole
@@ -17,6 +16,8 @@ from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Reporter, silent
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+SEGMENTATION = ".seg.nrrd"
+"""How the name of a Slicer segmentation ends."""
 
 # ITK writes its warnings to the terminal; what matters is said in our own words.
 sitk.ProcessObject.GlobalWarningDisplayOff()
@@ -25,17 +26,54 @@ sitk.ProcessObject.GlobalWarningDisplayOff()
 def case_name(path: Path) -> str:
     """Return the name of a volume without its suffix."""
     name = Path(path).name
-    for suffix in (".seg.nrrd", *IMAGE_SUFFIXES, *PICTURE_SUFFIXES):
+    for suffix in (SEGMENTATION, *IMAGE_SUFFIXES, *PICTURE_SUFFIXES):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name
 
 
-def volumes_among(files: Iterable[Path]) -> list[Path]:
-    """Return the volumes among ``files``, by their names; where there are none, the pictures."""
-    files = sorted(files)
-    volumes = [path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES)]
-    return volumes or [path for path in files if is_picture(path)]
+def list_volumes(folder: Path) -> list[Path]:
+    """Return the volumes in a folder by name, where there are none the pictures; nothing of its subfolders.
+
+    Hidden files are nobody's: unfinished ones, and those that macOS leaves. A folder that is not there is empty.
+    """
+    files = visible_files(folder)
+    return [path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES)] or _pictures(files)
+
+
+def list_scans(folder: Path) -> list[Path]:
+    """Return what ``list_volumes`` does, without Slicer's segmentations."""
+    scans = [path for path in list_volumes(folder) if not path.name.lower().endswith(SEGMENTATION)]
+    return scans or _pictures(visible_files(folder))
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """Return the files in a folder that are not hidden, sorted; none where there is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def _pictures(files: Iterable[Path]) -> list[Path]:
+    return [path for path in files if is_picture(path)]
+
+
+def by_case(paths: Iterable[Path], name_of: Callable[[Path], str] = case_name) -> dict[str, Path]:
+    """Return volumes by the names of their cases.
+
+    Raises:
+        CPS4Error: if two have the same.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        other = found.setdefault(name_of(path), path)
+        if other != path:
+            raise CPS4Error(
+                f"Two files have the same case name: {other.name} and {path.name}.",
+                "Rename or remove one of them.",
+                path,
+            )
+    return found
 
 
 def read_scan(path: str | Path, report: Reporter = silent, pixel_mm: float | None = None) -> sitk.Image:
@@ -93,36 +131,6 @@ def check_image(image: sitk.Image, path: Path) -> sitk.Image:
     return image
 
 
-def read_labels(path: str | Path, like: sitk.Image | None = None) -> sitk.Image:
-    """Return the label map in a file.
-
-    Args:
-        path: the file.
-        like: the image that the labels belong to; both must lie on the same grid.
-
-    Returns:
-        A 3D image, uint8, values 0 to 19 and ``IGNORE``.
-
-    Raises:
-        CPS4Error: as ``read_image``; if the values are no labels of the class table, or the grid is another one.
-    """
-    path = Path(path)
-    image = read_volume(path)
-    values = sitk.GetArrayViewFromImage(image)
-    found = np.unique(values)
-    unknown = [each for each in found if each not in range(NUM_CLASSES) and each != IGNORE]
-    if unknown:
-        listed = ", ".join(f"{each:g}" for each in unknown[:8]) + (", ..." if len(unknown) > 8 else "")
-        raise CPS4Error(
-            f"The labels hold values outside the class table: {listed}.",
-            f"Labels are 0 to {NUM_CLASSES - 1}, or {IGNORE} to ignore. Convert other numbers with `cps4 prepare`.",
-            path,
-        )
-    if like is not None:
-        check_same_grid(image, like, path)
-    return sitk.Cast(image, sitk.sitkUInt8)
-
-
 def check_same_grid(image: sitk.Image, like: sitk.Image, path: Path) -> None:
     """Check that two images lie on the same grid.
 
@@ -150,18 +158,28 @@ def read_volume(path: str | Path, pixel_mm: float | None = None) -> sitk.Image:
     Raises:
         CPS4Error: as ``read_image``, but for what concerns the values.
     """
+    return as_volume(read_file(path, pixel_mm), Path(path))
+
+
+def read_file(path: str | Path, pixel_mm: float | None = None) -> sitk.Image:
+    """Return the image in a file, or in a folder with one DICOM series, of any dimension and type.
+
+    Raises:
+        CPS4Error: if it is missing, empty, truncated or no image, its axes are not perpendicular, or it is a picture
+            without a pixel size.
+    """
     path = Path(path)
     if not path.exists():
         raise CPS4Error("The file does not exist.", "Check the path.", path)
     if path.is_dir():
-        return _as_volume(read_series(path), path)
+        return read_series(path)
     if path.stat().st_size == 0:
         raise CPS4Error("The file is empty.", "Copy or export it again.", path)
     if is_picture(path):
         return read_picture(path, pixel_mm)
     try:
         check_nifti_is_whole(path)
-        return _as_volume(sitk.ReadImage(str(path)), path)
+        return sitk.ReadImage(str(path))
     except (RuntimeError, EOFError) as error:
         if "orthonormal" in str(error):
             raise CPS4Error(
@@ -174,9 +192,18 @@ def read_volume(path: str | Path, pixel_mm: float | None = None) -> sitk.Image:
         ) from error
 
 
-def _as_volume(image: sitk.Image, path: Path) -> sitk.Image:
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        raise CPS4Error("The image is in colour or holds vectors.", "Choose a greyscale MR volume.", path)
+def as_volume(image: sitk.Image, path: Path) -> sitk.Image:
+    """Return an image as a scalar 3D volume.
+
+    Raises:
+        CPS4Error: if it has several values a voxel, or is no volume; ``path`` is where the image comes from.
+    """
+    if image.GetNumberOfComponentsPerPixel() > 1 or "complex" in image.GetPixelIDTypeAsString():
+        raise CPS4Error(
+            "The image is in colour or holds vectors or complex numbers.",
+            "Choose a volume with one value a voxel.",
+            path,
+        )
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[..., 0]
     if image.GetDimension() == 4:

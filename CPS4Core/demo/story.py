@@ -13,7 +13,8 @@ import torch
 from CPS4Core.card import Card
 from CPS4Core.class_table import BONES, DISCS, HEAD_TO_TAIL, short_name
 from CPS4Core.data.geometry import SliceGrid
-from CPS4Core.data.volumes import case_name, read_image, read_labels, read_volume
+from CPS4Core.data.labels import read_labels
+from CPS4Core.data.volumes import case_name, read_image, read_volume
 from CPS4Core.demo.journey import Journey
 from CPS4Core.demo.report import Report
 from CPS4Core.figures import curves, fullest_slice, overlay

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, IGNORE
-from CPS4Core.data.volumes import IMAGE_SUFFIXES, case_name, read_labels
+from CPS4Core.class_table import BACKGROUND, BY_LABEL, HEAD_TO_TAIL, IGNORE
+from CPS4Core.data.dataset import plain_name
+from CPS4Core.data.labels import read_labels
+from CPS4Core.data.volumes import by_case, list_volumes
 from CPS4Core.errors import CPS4Error
 from CPS4Core.evaluation.metrics import level_agreement, overlap, surface_distances
-from CPS4Core.events import Artifact, Failed, Finished, Progress, Reporter, silent
+from CPS4Core.events import Artifact, Failed, Finished, Progress, Reporter, Warned, silent
 from CPS4Core.files import write_json, written_aside
 
 try:
@@ -29,6 +31,8 @@ COLUMNS = {
     "assd_mm": "surface distance (mm)",
     "level_accuracy": "level accuracy",
 }
+SCORES = ("dice", "iou", "hd95_mm", "assd_mm")
+"""Of one structure in one case."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Results:
     structures: pd.DataFrame
     """One row a case and structure: dice, iou, hd95_mm, assd_mm."""
     skipped: tuple[Failed, ...]
+    missed: tuple[str, ...] = ()
+    """Cases whose reference has no segmentation: none of their structures was found."""
 
     def summary(self) -> dict[str, Any]:
         """Return the means over cases and what was skipped, in JSON values."""
@@ -47,17 +53,16 @@ class Results:
         return {
             "cases": len(self.cases),
             **means,
-            "skipped": [f"{each.path}: {each.problem}" for each in self.skipped],
+            "missed": list(self.missed),
+            "skipped": [f"{failed.path}: {failed.problem}" for failed in self.skipped],
         }
 
     def by_class(self) -> pd.DataFrame:
         """Return mean and standard deviation of each structure over cases, head to tail."""
         order = [BY_LABEL[label].short for label in HEAD_TO_TAIL]
-        grouped = self.structures.groupby("structure")[["dice", "iou", "hd95_mm", "assd_mm"]]
-        table = grouped.agg(["mean", "std"]).set_axis(
-            [f"{name}_{what}" for name in ("dice", "iou", "hd95_mm", "assd_mm") for what in ("mean", "sd")],
-            axis=1,
-        )
+        grouped = self.structures.groupby("structure")[list(SCORES)]
+        names = [f"{name}_{what}" for name in SCORES for what in ("mean", "sd")]
+        table = grouped.agg(["mean", "std"]).set_axis(names, axis=1)
         table.insert(0, "n", grouped.size())
         return table.reindex([name for name in order if name in table.index])
 
@@ -67,7 +72,8 @@ def evaluate(predictions: Path, references: Path, output: Path, report: Reporter
 
     Args:
         predictions: a segmentation, or a folder of them.
-        references: its reference, or a folder with references of the same case names.
+        references: its reference, or a folder with references of the same case names. A reference without a
+            segmentation counts as a case in which nothing was found.
         output: folder for the tables.
         report: receives progress and skipped cases.
 
@@ -75,35 +81,49 @@ def evaluate(predictions: Path, references: Path, output: Path, report: Reporter
         CPS4Error: if there is no pair to compare, or the folder cannot be written.
     """
     rows, structures, skipped = [], [], []
-    pairs = _pairs(Path(predictions), Path(references))
+    pairs = _pairs(Path(predictions), Path(references), report)
     for done, (name, prediction, reference) in enumerate(pairs):
         try:
             case, classes = score_case(prediction, reference)
         except CPS4Error as error:
-            skipped.append(Failed(error.problem, error.remedy, str(error.path or prediction)))
+            skipped.append(Failed(error.problem, error.remedy, str(error.path or reference)))
             report(skipped[-1])
         else:
             rows.append({"case": name, **case})
-            structures += [{"case": name, **each} for each in classes]
+            structures += [{"case": name, **scores} for scores in classes]
         report(Progress(done + 1, len(pairs), "Evaluating"))
     if not rows:
         raise CPS4Error("No case could be compared.", "See the errors above for each file.", predictions)
-    results = Results(pd.DataFrame(rows), pd.DataFrame(structures), tuple(skipped))
+    results = Results(
+        pd.DataFrame(rows),
+        pd.DataFrame(structures, columns=["case", "structure", *SCORES]),
+        tuple(skipped),
+        tuple(name for name, prediction, _ in pairs if prediction is None),
+    )
     _write(results, Path(output))
     report(Artifact("evaluation", str(Path(output) / "summary.md"), results.summary()))
     report(Finished())
     return results
 
 
-def score_case(prediction_path: Path, reference_path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def score_case(
+    prediction_path: Path | None, reference_path: Path
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the scores of one case, and those of each of its structures.
+
+    Args:
+        prediction_path: the segmentation; None where there is none, which scores as an empty one.
+        reference_path: its reference.
 
     Raises:
         CPS4Error: if a file cannot be read or the grids differ.
     """
     reference_image = read_labels(reference_path)
-    prediction = sitk.GetArrayFromImage(read_labels(prediction_path, like=reference_image))
     reference = sitk.GetArrayFromImage(reference_image)
+    prediction = np.zeros_like(reference)
+    if prediction_path is not None:
+        prediction = sitk.GetArrayFromImage(read_labels(prediction_path, like=reference_image))
+        prediction[prediction == IGNORE] = BACKGROUND  # a segmentation says of each voxel what it is
     spacing = reference_image.GetSpacing()[::-1]
     counts = overlap(prediction, reference)
     prediction[reference == IGNORE] = IGNORE
@@ -119,9 +139,7 @@ def score_case(prediction_path: Path, reference_path: Path) -> tuple[dict[str, A
                 "assd_mm": None if distances is None else distances.average,
             }
         )
-    table = pd.DataFrame(classes, columns=["structure", "dice", "iou", "hd95_mm", "assd_mm"]).astype(
-        {name: float for name in ("dice", "iou", "hd95_mm", "assd_mm")}
-    )
+    table = pd.DataFrame(classes, columns=["structure", *SCORES]).astype(dict.fromkeys(SCORES, float))
     levels = level_agreement(np.where(prediction == IGNORE, 0, prediction), reference)
     in_reference = (counts.reference > 0) & counts.present
     case = {
@@ -136,31 +154,31 @@ def score_case(prediction_path: Path, reference_path: Path) -> tuple[dict[str, A
     return case, classes
 
 
-def _pairs(predictions: Path, references: Path) -> list[tuple[str, Path, Path]]:
-    """Return (case, prediction, reference) of every prediction that has a reference."""
+def _pairs(predictions: Path, references: Path, report: Reporter) -> list[tuple[str, Path | None, Path]]:
+    """Return (case, segmentation or None, reference) of every reference; segmentations without one are named."""
     for path in (predictions, references):
         if not path.exists():
             raise CPS4Error("The path does not exist.", "Check it.", path)
     if predictions.is_file() and references.is_file():
-        return [(case_name(predictions), predictions, references)]
+        return [(plain_name(predictions), predictions, references)]
     found, known = _by_name(predictions), _by_name(references)
-    pairs = [(name, path, known[name]) for name, path in found.items() if name in known]
-    if not pairs:
+    if not found.keys() & known.keys():
         raise CPS4Error(
             "No segmentation has a reference of the same name.",
             "Compare folders of the same cases.",
             predictions,
         )
-    return pairs
+    for names, what in (
+        (known.keys() - found.keys(), "references have no segmentation and count as missed"),
+        (found.keys() - known.keys(), "segmentations have no reference and are left out"),
+    ):
+        if names:
+            report(Warned(f"{len(names)} {what}: {', '.join(sorted(names))}."))
+    return [(name, found.get(name), path) for name, path in known.items()]
 
 
-def _by_name(folder: Path) -> dict[str, Path]:
-    files = [folder] if folder.is_file() else sorted(folder.iterdir())
-    return {
-        case_name(path).removesuffix("_0000"): path
-        for path in files
-        if path.name.lower().endswith(IMAGE_SUFFIXES)
-    }
+def _by_name(path: Path) -> dict[str, Path]:
+    return by_case([path] if path.is_file() else list_volumes(path), plain_name)
 
 
 def _write(results: Results, output: Path) -> None:
@@ -187,9 +205,13 @@ def as_markdown(results: Results) -> str:
             f"| {name} | {row.n:.0f} | {row.dice_mean:.3f} ± {row.dice_sd:.3f} "
             f"| {row.hd95_mm_mean:.1f} | {row.assd_mm_mean:.2f} |"
         )
+    if results.missed:
+        lines += ["", f"**No segmentation**, so that nothing was found: {', '.join(results.missed)}."]
     if results.skipped:
         lines += ["", "Not compared:", ""]
-        lines += [f"- {Path(each.path or '').name}: {each.problem} {each.remedy}" for each in results.skipped]
+        lines += [
+            f"- {Path(fault.path or '').name}: {fault.problem} {fault.remedy}" for fault in results.skipped
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -15,7 +15,8 @@ from CPS4Core.cancellation import Cancellation
 from CPS4Core.card import ENCODERS, TEACHER
 from CPS4Core.class_table import BY_LABEL, NUM_CLASSES
 from CPS4Core.data.geometry import SliceGrid
-from CPS4Core.data.volumes import read_labels, read_scan
+from CPS4Core.data.labels import read_labels
+from CPS4Core.data.volumes import read_scan
 from CPS4Core.devices import is_out_of_memory
 from CPS4Core.events import Artifact, Reporter, Warned
 from CPS4Core.inference.attention import AttentionMapper

@@ -10,7 +10,8 @@ import torch
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.class_table import HEAD_TO_TAIL, short_name
-from CPS4Core.data.volumes import case_name, read_labels, read_scan
+from CPS4Core.data.labels import read_labels
+from CPS4Core.data.volumes import case_name, read_scan
 from CPS4Core.events import Artifact, Finished, Progress, Reporter
 from CPS4Core.files import written_aside
 from CPS4Core.inference.attention import AttentionMapper, EncodedVolume

@@ -11,11 +11,14 @@ from accelerate import PartialState
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.data.dicom import find_series
 from CPS4Core.data.pictures import is_picture
-from CPS4Core.data.volumes import IMAGE_SUFFIXES, case_name, read_scan, volumes_among
+from CPS4Core.data.volumes import IMAGE_SUFFIXES, case_name, list_scans, read_scan, visible_files
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Failed, Progress, Reporter
 from CPS4Core.inference.outputs import SEGMENTATION_SUFFIXES, write_segmentation
 from CPS4Core.inference.segmenter import Segmenter
+
+DICOM_INDEX = "DICOMDIR"
+"""A file that lists the series in the folders beside it, and is none."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,16 @@ def find_tasks(source: Path, target: Path, suffix: str, pixel_mm: float | None =
     """
     if not source.exists():
         raise CPS4Error("The input does not exist.", "Check the path.", source)
-    volumes = _volumes(source)
-    if not volumes:
+    scans = _scans(source)
+    if not scans:
         raise CPS4Error(
-            "The folder holds no volume.",
-            f"Volumes end in {', '.join(IMAGE_SUFFIXES)}, are pictures or DICOM series.",
+            "The folder holds no scan.",
+            f"Scans end in {', '.join(IMAGE_SUFFIXES)}, are pictures or DICOM series.",
             source,
         )
-    if volumes == [source] and target.name.endswith(SEGMENTATION_SUFFIXES):
+    if scans == [source] and target.name.lower().endswith(SEGMENTATION_SUFFIXES):
         return [Task(source, target, pixel_mm)]
-    return [Task(each, target / f"{case_name(each)}{suffix}", pixel_mm) for each in volumes]
+    return [Task(scan, target / f"{case_name(scan)}{suffix}", pixel_mm) for scan in scans]
 
 
 def segment_all(
@@ -113,16 +116,12 @@ def segment_one(
     report(Artifact("segmentation", str(task.target), details))
 
 
-def _volumes(source: Path) -> list[Path]:
-    """Return the volumes in ``source``: itself, files with a known suffix, or folders of DICOM files."""
+def _scans(source: Path) -> list[Path]:
+    """Return the scans in ``source``: itself, files with a known suffix, or folders of DICOM files."""
     if source.is_file():
         return [source]
-    files = [each for each in source.iterdir() if each.is_file()]
-    volumes = volumes_among(files)
-    if volumes and not (is_picture(volumes[0]) and find_series(source)):
-        return volumes
-    if files:
-        return [source]  # a DICOM series, or the error that says it is none
-    return sorted(
-        each for each in source.rglob("*") if each.is_dir() and any(f.is_file() for f in each.iterdir())
-    )
+    scans = list_scans(source)
+    if scans and not (is_picture(scans[0]) and find_series(source)):
+        return scans
+    folders = [source, *sorted(path for path in source.rglob("*") if path.is_dir())]
+    return [folder for folder in folders if any(path.name != DICOM_INDEX for path in visible_files(folder))]

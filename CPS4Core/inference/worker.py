@@ -39,6 +39,7 @@ from CPS4Core.inference.attention import AttentionMapper, EncodedVolume
 from CPS4Core.inference.batch import Task, segment_one
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import ModelFolder
+from CPS4Core.shipped_model import model_path
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ class Worker:
             report(Failed(*(NO_MEMORY if is_out_of_memory(error) else unexpected)))
 
     def _load(self, request: dict[str, Any], report: Reporter) -> None:
-        model, device = Path(request["model"]), request.get("device", "auto")
+        model, device = model_path(request["model"]), request.get("device", "auto")
         if (model, device) != (self._model, self._device_name):
             self._model, self._device_name, self._weights = model, device, None
         opened = self._loaded_model()

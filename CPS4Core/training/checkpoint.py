@@ -47,10 +47,10 @@ def _take_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, dict):
         # Keys may be integers (optimiser states), which JSON would turn into strings.
         return {
-            "items": [[key, _take_tensors(each, f"{name}.{key}", tensors)] for key, each in value.items()]
+            "items": [[key, _take_tensors(entry, f"{name}.{key}", tensors)] for key, entry in value.items()]
         }
     if isinstance(value, (list, tuple)):
-        return [_take_tensors(each, f"{name}.{index}", tensors) for index, each in enumerate(value)]
+        return [_take_tensors(entry, f"{name}.{index}", tensors) for index, entry in enumerate(value)]
     return value
 
 
@@ -58,7 +58,7 @@ def _put_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, dict):
         if "tensor" in value:
             return tensors[value["tensor"]]
-        return {key: _put_tensors(each, tensors) for key, each in value["items"]}
+        return {key: _put_tensors(entry, tensors) for key, entry in value["items"]}
     if isinstance(value, list):
-        return [_put_tensors(each, tensors) for each in value]
+        return [_put_tensors(entry, tensors) for entry in value]
     return value

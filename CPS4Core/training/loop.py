@@ -181,7 +181,7 @@ class TrainingLoop:
         if score > self.best_score:
             self.best_score = score
             weights = {
-                part: {name: each.detach().cpu().clone() for name, each in tensors.items()}
+                part: {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
                 for part, tensors in self.stage.model_weights().items()
             }
             self._unwritten = (weights, self.step, metrics)

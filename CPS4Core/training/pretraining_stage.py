@@ -39,12 +39,13 @@ class PretrainingStage(Stage[LabelledSlices, LabelledSlices]):
     Args:
         run: settings, device, folder.
         inputs: prepared slices and their split.
+        start: model whose encoders to begin with.
     """
 
     name = "stage 1"
     command = "pretrain"
 
-    def __init__(self, run: Run, inputs: TrainingInputs):
+    def __init__(self, run: Run, inputs: TrainingInputs, start: ModelFolder | None = None):
         settings = run.settings
         super().__init__(run, settings.pretrain.batch)
         self.inputs = inputs
@@ -54,7 +55,8 @@ class PretrainingStage(Stage[LabelledSlices, LabelledSlices]):
         self.steps_per_epoch = -(-len(slices) // self.batch)
 
         torch.manual_seed(settings.seed)
-        model = build_model(settings.encoders, settings.input.size)
+        new = start is None
+        model = build_model(settings.encoders, settings.input.size) if new else start.load_encoders()
         objective = find_objective(settings.pretrain.objective).load()
         self.module = objective(model, settings.pretrain).to(self.device)
         self.optimizer = torch.optim.Adam(self._parameters(), lr=settings.pretrain.learning_rate)

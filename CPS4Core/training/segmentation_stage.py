@@ -178,7 +178,9 @@ class SegmentationStage(Stage[LoadedSlices, Batch]):
     def write_model(self, weights: Weights, step: int, metrics: dict[str, float]) -> None:
         facts = {"step": step, "validation": metrics, "data": self.inputs.facts()}
         if self.trust is not None:
-            facts["text_trust"] = {short_name(k): round(float(each), 3) for k, each in enumerate(self.trust)}
+            facts["text_trust"] = {
+                short_name(k): round(trust, 3) for k, trust in enumerate(self.trust.tolist())
+            }
         card = new_card(self.settings, encoders=self.encoders, stage=2, **facts)
         ModelFolder.write(self.run.folder.model, step, weights, card, encoders=self.encoders)
 

@@ -40,7 +40,7 @@ def train(
         output: run folder.
         settings: the whole settings; ``train``, ``input`` and ``augment`` matter here.
         ratio: share of the labelled patients whose labels are used, in (0, 1].
-        encoders: model folder of stage 1; needed by a method that uses text maps.
+        encoders: model folder of stage 1, for a method that uses text maps; those of ``start`` if None.
         device: where to compute.
         report: receives the events.
         cancellation: tells when to stop.
@@ -53,8 +53,10 @@ def train(
         Cancelled: if the user stopped it; the same call goes on.
     """
     system = find_method(settings.train.method)
-    prompted = _open_encoders(settings, encoders) if system.needs_text else None
     begun = None if start is None else _open_start(settings, start)
+    if encoders is None and begun is not None and begun.has(ENCODERS):
+        encoders = start
+    prompted = _open_encoders(settings, encoders) if system.needs_text else None
     accelerator = make_accelerator(device)
     inputs = open_inputs(data_set, settings, ratio, cache, accelerator, report, cancellation, unlabelled=True)
     if system.load().needs_unlabelled and not inputs.store.slices_of(inputs.split.unlabelled):

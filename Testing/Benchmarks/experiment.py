@@ -33,7 +33,8 @@ from CPS4Core.config import load_settings
 from CPS4Core.data.array_files import ArrayFiles
 from CPS4Core.data.dataset import open_data_set
 from CPS4Core.data.geometry import SliceGrid
-from CPS4Core.data.volumes import read_image, read_labels
+from CPS4Core.data.labels import read_labels
+from CPS4Core.data.volumes import read_image
 from CPS4Core.evaluation.metrics import level_agreement, mean_scores, overlap
 from CPS4Core.events import Metric, silent
 from CPS4Core.files import read_json, write_json

@@ -40,13 +40,15 @@ from scipy.ndimage import center_of_mass, distance_transform_edt
 from CPS4Core.class_table import BACKGROUND, BY_LABEL, IGNORE, short_name
 from CPS4Core.config import InputSettings
 from CPS4Core.data.geometry import SliceGrid, check_sagittal
-from CPS4Core.data.volumes import case_name, check_same_grid, read_image, read_labels, read_volume
+from CPS4Core.data.labels import read_labels
+from CPS4Core.data.volumes import case_name, check_same_grid, read_image, read_volume
 from CPS4Core.devices import choose_device
 from CPS4Core.evaluation.metrics import names_found, overlap, surface_distances
 from CPS4Core.figures import fullest_slice, overlay
 from CPS4Core.files import write_json
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import ModelFolder
+from CPS4Core.shipped_model import model_path
 
 DATA = Path(__file__).parents[3] / "shared/data"
 BAND_MM = 3.0
@@ -298,7 +300,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", type=Path, help="model folder")
+    parser.add_argument("model", help="model folder, or `base`")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the sets")
     parser.add_argument("--limit", type=int, help="scans of each set, for a quick look")
@@ -310,7 +312,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     device = choose_device(arguments.device)
-    segmenter = Segmenter(ModelFolder.open(arguments.model), device)
+    segmenter = Segmenter(ModelFolder.open(model_path(arguments.model)), device)
     output = arguments.output or Path("build/real") / segmenter.sha256[:12]
     output.mkdir(parents=True, exist_ok=True)
     only = None if arguments.only is None else set(arguments.only.read_text(encoding="utf-8").split())

@@ -5,8 +5,9 @@ import pytest
 import SimpleITK as sitk
 
 from CPS4Core.data.dataset import open_data_set, write_description
+from CPS4Core.data.labels import read_labels
 from CPS4Core.data.splits import make_split, read_splits, split_for_ratio, write_splits
-from CPS4Core.data.volumes import read_image, read_labels
+from CPS4Core.data.volumes import read_image
 from CPS4Core.errors import CPS4Error
 from CPS4Core.files import write_json
 

@@ -8,7 +8,8 @@ from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL
 from CPS4Core.config import InputSettings
 from CPS4Core.data.dataset import open_data_set
 from CPS4Core.data.geometry import SliceGrid
-from CPS4Core.data.volumes import check_same_grid, read_image, read_labels
+from CPS4Core.data.labels import read_labels
+from CPS4Core.data.volumes import check_same_grid, read_image
 from CPS4Core.phantom.phantom import PhantomOptions, make_phantom
 
 LIGHT = PhantomOptions(pixel_mm=(2.0, 2.0), slices=(9, 9))

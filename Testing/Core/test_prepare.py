@@ -9,8 +9,9 @@ import SimpleITK as sitk
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.class_table import IGNORE
 from CPS4Core.data.label_schemes import SCHEMES, spider, spineps, totalspineseg
+from CPS4Core.data.labels import read_labels
 from CPS4Core.data.prepare import prepare_data_set
-from CPS4Core.data.volumes import read_image, read_labels
+from CPS4Core.data.volumes import read_image
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Failed
 

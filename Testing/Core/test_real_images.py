@@ -11,7 +11,8 @@ from CPS4Core.class_table import IGNORE
 from CPS4Core.config import InputSettings
 from CPS4Core.data.dicom import find_series, read_series
 from CPS4Core.data.geometry import SliceGrid, check_sagittal
-from CPS4Core.data.volumes import read_image, read_labels, read_volume
+from CPS4Core.data.labels import read_labels
+from CPS4Core.data.volumes import read_image, read_volume
 from CPS4Core.demo.real_sample import FIRST_DISC
 
 FOLDER = Path(__file__).parents[3] / "shared/data"

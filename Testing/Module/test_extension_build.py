@@ -34,6 +34,14 @@ def test_every_file_of_the_engine_is_installed(installed):
     assert (installed / "Resources" / "CPS4.term.json").is_file()
 
 
+def test_the_model_that_comes_with_it_is_installed(installed):
+    sources = [path for path in (ROOT / "Resources" / "Models").rglob("*") if path.is_file()]
+    assert sources
+    for source in sources:
+        copy = installed / source.relative_to(ROOT)
+        assert copy.read_bytes() == source.read_bytes()
+
+
 def test_the_installed_module_segments(installed, without_checkout, monkeypatch, slicer_harness, trained):
     monkeypatch.setattr(module_under_test, "MODULE", installed / "CPS4Segmentation.py")
     module = module_under_test.Module(slicer_harness, trained)

@@ -18,6 +18,7 @@ from CPS4Core.baselines.settings import BaselineSettings
 from CPS4Core.class_table import IGNORE, NUM_CLASSES
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.methods.method import Batch
+from CPS4Core.training.batches import split
 
 SIZE = 12, 24
 SETTINGS = TrainSettings(widths=(4, 8), method="bcp")
@@ -171,7 +172,7 @@ def test_any_numbers_of_slices_give_finite_gradients(method, labelled, unlabelle
 
 
 def test_a_part_of_a_batch_is_a_batch(method):
-    parts = make_batch().split(3)
+    parts = split(make_batch(), 3)
     assert all(method(part)["total"].isfinite() for part in parts)
 
 
