@@ -521,7 +521,9 @@ def _print_agreement(found: dict[int, Any]) -> None:
                 found[label].teacher,
                 found[label].prompts,
             )
-            table.add_row(short_name(label), *("" if each is None else f"{each:.2f}" for each in numbers))
+            table.add_row(
+                short_name(label), *("" if number is None else f"{number:.2f}" for number in numbers)
+            )
     Console().print(table)
 
 

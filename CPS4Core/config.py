@@ -308,7 +308,7 @@ def _parse(change: str) -> tuple[str, Any]:
 def _apply(values: dict[str, Any], name: str, value: Any) -> None:
     *groups, field = name.split(".")
     for group in groups:
-        values = values.get(group)
-        if not isinstance(values, dict):
+        if not isinstance(values.get(group), dict):
             raise CPS4Error(f"There is no setting {name!r}.", "See `cps4 settings` for the names.")
+        values = values[group]
     values[field] = value

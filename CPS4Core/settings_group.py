@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 
-class Group(BaseModel, extra="forbid", frozen=True):
+class Group(BaseModel):
     """Settings are fixed once read, and a misspelt name is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)

@@ -35,7 +35,7 @@ class ClassMemory(nn.Module):
         candidates = [
             self._best(selector, features[labels == c]) for c, selector in enumerate(self.feature_selectors)
         ]
-        vectors, scores = (_of_all_processes(torch.stack(each)) for each in zip(*candidates, strict=True))
+        vectors, scores = (_of_all_processes(torch.stack(parts)) for parts in zip(*candidates, strict=True))
         scores, best = scores.topk(self.vectors.shape[1], 1)
         vectors = vectors.take_along_dim(best.unsqueeze(-1), 1)
         count = scores.isfinite().sum(1)
@@ -69,7 +69,8 @@ class ClassMemory(nn.Module):
             q, z = features[labels == c], self.vectors[c, : self.count[c]]
             # The selectors learn which vectors to trust; they don't change the vectors.
             v, w = (
-                _shares(selector(each.detach())) for selector, each in zip(selectors, (q, z), strict=True)
+                _shares(selector(vectors.detach()))
+                for selector, vectors in zip(selectors, (q, z), strict=True)
             )
             # The sum over i and j of v_i w_j (1 - cos(q_i, z_j)): v and w add up to one, or to zero where empty.
             total = total + v.sum() * w.sum() - (_mean_direction(q, v) * _mean_direction(z, w)).sum()

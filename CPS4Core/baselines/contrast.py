@@ -88,6 +88,6 @@ def distinct_captions(present: Tensor) -> tuple[list[str], list[int]]:
     Args:
         present: which classes each slice shows, bool, shape (images, classes).
     """
-    captions = [caption(each) for each in present.cpu()]
+    captions = [caption(shown) for shown in present.cpu()]
     distinct = list(dict.fromkeys(captions))
-    return distinct, [distinct.index(each) for each in captions]
+    return distinct, [distinct.index(text) for text in captions]

@@ -38,7 +38,7 @@ def adversarial_distance(network: nn.Module, images: Tensor, p: Tensor) -> Tenso
 
 def _probabilities(network: nn.Module, images: Tensor) -> Tensor:
     """Return the softmax of the network's logits, its running statistics untouched."""
-    spare = {name: each.clone() for name, each in network.named_buffers()}
+    spare = {name: buffer.clone() for name, buffer in network.named_buffers()}
     return functional_call(network, spare, images).float().softmax(1)
 
 

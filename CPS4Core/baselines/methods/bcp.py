@@ -93,7 +93,7 @@ def outside_box(size: tuple[int, int]) -> Tensor:
 
 def largest_components(labels: Tensor) -> Tensor:
     """Return ``labels``, shape (slices, H, W), with all but the largest piece of each structure as background."""
-    slices = [_largest_components(each) for each in labels.cpu().numpy()]
+    slices = [_largest_components(plane) for plane in labels.cpu().numpy()]
     return torch.from_numpy(np.stack(slices)).to(labels.device)
 
 

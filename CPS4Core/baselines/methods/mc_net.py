@@ -36,7 +36,7 @@ class MCNet(Method):
     def __init__(self, settings: TrainSettings):
         super().__init__(settings)
         self.decoders = nn.ModuleList(
-            [Decoder(settings.widths, upsampling=each) for each in self.more_decoders]
+            [Decoder(settings.widths, upsampling=upsampling) for upsampling in self.more_decoders]
         )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -62,7 +62,7 @@ def mutual_consistency(p: list[Tensor], renormalise: bool = False) -> Tensor:
         p: softmax of each decoder, float32, shape (images, classes, H, W).
         renormalise: scale what is sharpened to one over the classes.
     """
-    sharp = [sharpen(each, renormalise) for each in p]
+    sharp = [sharpen(p_i, renormalise) for p_i in p]
     return sum((p[i] - sharp[j]).square().mean() for i, j in permutations(range(len(p)), 2))
 
 

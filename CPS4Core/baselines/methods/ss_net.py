@@ -85,4 +85,4 @@ def _drawn_pixels(features: Tensor, *labels: Tensor) -> tuple[Tensor, ...]:
     """Return features (pixels, channels) and labels (pixels,) of at most PIXELS pixels, drawn at random."""
     drawn = torch.randperm(features[:, 0].numel(), device=features.device)[:PIXELS]
     vectors = features.movedim(1, -1).flatten(0, -2)
-    return vectors[drawn], *(each.flatten()[drawn] for each in labels)
+    return vectors[drawn], *(values.flatten()[drawn] for values in labels)

@@ -53,7 +53,7 @@ class MGCA(Objective):
         captions, places = distinct_captions(present)
         image_tokens, patches, patch_weights = self.image_and_patches(images)
         text_tokens = self.model.prompt_tokens(captions)[places]
-        words, is_word, word_weights = (each[places] for each in self.words(captions))
+        words, is_word, word_weights = (values[places] for values in self.words(captions))
 
         whole = info_nce(similarity(image_tokens, text_tokens) / GLOBAL_TEMPERATURE, same_caption(present))
         attended_patches = attend(self.patches_to_words, words, patches)
@@ -159,8 +159,8 @@ def token_contrast(tokens: Tensor, attended: Tensor, weights: Tensor, real: Tens
     if real is not None:
         logits = logits.masked_fill(~(real.unsqueeze(1) & real.unsqueeze(2)), OUTSIDE)
     right = logits.diagonal(dim1=1, dim2=2)
-    each = (logits.logsumexp(2) + logits.logsumexp(1)) / 2 - right
-    return (weights * each).sum(1).mean()
+    per_token = (logits.logsumexp(2) + logits.logsumexp(1)) / 2 - right
+    return (weights * per_token).sum(1).mean()
 
 
 def prototype_loss(images: Tensor, texts: Tensor, prototypes: Tensor) -> Tensor:
