@@ -79,9 +79,6 @@ class PretrainSettings(Group):
     """Of the text encoder where it is pretrained and the vision encoder is not; None: the same, 0: frozen."""
     batch: PositiveInt = 16
     epochs: PositiveInt = 100
-    plateau_factor: float = Field(default=0.5, gt=0.0, lt=1.0)
-    plateau_patience: PositiveInt = 10
-    augment: bool = True
 
 
 class AugmentSettings(Group):

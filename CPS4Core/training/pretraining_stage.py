@@ -20,6 +20,9 @@ from CPS4Core.training.stage import Stage
 from CPS4Core.vision_language.maps import text_labels
 from CPS4Core.vision_language.model import build_model
 
+PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.5, 10
+"""The learning rate is halved after this many epochs without a better validation loss."""
+
 
 @dataclass(frozen=True)
 class LabelledSlices:
@@ -62,8 +65,8 @@ class PretrainingStage(Stage[LabelledSlices, LabelledSlices]):
         self.optimizer = torch.optim.Adam(self._parameters(), lr=settings.pretrain.learning_rate)
         self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimizer,
-            factor=settings.pretrain.plateau_factor,
-            patience=settings.pretrain.plateau_patience,
+            factor=PLATEAU_FACTOR,
+            patience=PLATEAU_PATIENCE,
         )
 
     def load(self, step: int) -> LabelledSlices:
@@ -72,8 +75,6 @@ class PretrainingStage(Stage[LabelledSlices, LabelledSlices]):
 
     def prepare(self, loaded: LabelledSlices, step: int) -> LabelledSlices:
         slices = to_device(loaded, self.device)
-        if not self.settings.pretrain.augment:
-            return LabelledSlices(slices.images, slices.labels.long())
         change = self.draw_changes(loaded.place, stream=11)
         return LabelledSlices(change.images(slices.images), change.labels(slices.labels))
 
