@@ -333,12 +333,11 @@ def check(
 
     def job(report: Reporter, cancellation: Cancellation) -> None:
         from CPS4Core.devices import choose_device
-        from CPS4Core.inference.agreement import Checker, check_files
-        from CPS4Core.inference.segmenter import Segmenter
+        from CPS4Core.inference.agreement import check_files
+        from CPS4Core.inference.model import Model
         from CPS4Core.model_folder import ModelFolder
 
-        opened = ModelFolder.open(model_path(model))
-        checker = Checker.of(opened, Segmenter(opened, choose_device(device), report))
+        checker = Model(ModelFolder.open(model_path(model)), choose_device(device), report).checker
         found = check_files(checker, source, labels, report, cancellation, pixel_mm)
         report(Finished())
         if not events:

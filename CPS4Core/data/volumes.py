@@ -114,13 +114,13 @@ def read_image(path: str | Path, pixel_mm: float | None = None) -> sitk.Image:
     return check_image(read_volume(path, pixel_mm), Path(path))
 
 
-def check_image(image: sitk.Image, path: Path) -> sitk.Image:
-    """Return a scalar 3D image as float32 if its values can be an MR.
+def check_image(image: sitk.Image, path: Path | None = None) -> sitk.Image:
+    """Return a scalar 3D image as float32 if it can be an MR.
 
     Raises:
-        CPS4Error: if they are constant or not numbers; ``path`` is where the image comes from.
+        CPS4Error: as ``read_image``, but for what concerns the file; ``path`` is where the image comes from.
     """
-    image = sitk.Cast(image, sitk.sitkFloat32)
+    image = sitk.Cast(as_volume(image, path), sitk.sitkFloat32)
     values = sitk.GetArrayViewFromImage(image)
     if not np.isfinite(values).all():
         raise CPS4Error(
@@ -192,7 +192,7 @@ def read_file(path: str | Path, pixel_mm: float | None = None) -> sitk.Image:
         ) from error
 
 
-def as_volume(image: sitk.Image, path: Path) -> sitk.Image:
+def as_volume(image: sitk.Image, path: Path | None) -> sitk.Image:
     """Return an image as a scalar 3D volume.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from CPS4Core.events import Event, Failed, Finished, Warned
+from CPS4Core.events import Event, Failed, Finished
 from CPS4SegmentationLib.engine import EngineProcess
 
 
@@ -28,8 +28,6 @@ class Check:
     """A check that waits until nothing else is asked."""
 
     fields: dict[str, Any]
-    loaded: tuple[str, str]
-    """The model and the device that made what is checked."""
     on_event: Callable[[Event], None]
 
 
@@ -45,18 +43,12 @@ class WorkerClient:
     def __init__(self, on_log: Callable[[str], None]):
         self._on_log = on_log
         self._process: EngineProcess | None = None
-        self._loaded: tuple[str, str] | None = None
-        self._loaded_by = ""
         self._requests: dict[str, Request] = {}
         self._count = 0
+        self._in_use: tuple[str, str] | None = None
         self._checks: deque[Check] = deque()
         self._checking = ""
         self._put_off = False
-
-    def load(self, model: Path, device: str, on_event: Callable[[Event], None]) -> None:
-        """Load a model; its card is in the details of the answer ``started``."""
-        self._loaded = (str(model), device)
-        self._loaded_by = self._send({"do": "load", "model": str(model), "device": device}, on_event)
 
     def segment(
         self,
@@ -69,7 +61,7 @@ class WorkerClient:
     ) -> None:
         """Segment the volume in ``source``; the answer ``artifact`` names the result."""
         fields = {"do": "segment", "input": str(source), "output": str(target), "level_order": level_order}
-        self._ask(fields, model, device, on_event)
+        self._ask(model, device, fields, on_event)
 
     def attend(
         self,
@@ -82,7 +74,7 @@ class WorkerClient:
     ) -> None:
         """Compute the attention maps of prompts; one answer ``artifact`` a prompt."""
         fields = {"do": "attend", "input": str(source), "output": str(target), "prompts": prompts}
-        self._ask(fields, model, device, on_event)
+        self._ask(model, device, fields, on_event)
 
     def figure(
         self,
@@ -95,7 +87,7 @@ class WorkerClient:
     ) -> None:
         """Draw image, attention and binary maps of prompts as a picture; the answer ``artifact`` names it."""
         fields = {"do": "figure", "input": str(source), "output": str(target), "prompts": prompts}
-        self._ask(fields, model, device, on_event)
+        self._ask(model, device, fields, on_event)
 
     def check(
         self,
@@ -108,11 +100,11 @@ class WorkerClient:
     ) -> None:
         """Ask how sure the model is of a segmentation; the answer ``artifact`` holds the agreement by label.
 
-        There is no answer if another model is loaded before it comes to that, and ``failed`` if the weights of the
-        network are no longer those with the SHA-256 ``network``.
+        There is no answer if the user asks another model for something before it comes to that, and ``failed`` if
+        the weights of the network are no longer those with the SHA-256 ``network``.
         """
         fields = {"do": "check", "input": str(source), "labels": str(labels), "network": network}
-        self._checks.append(Check(fields, (str(model), device), on_event))
+        self._checks.append(Check({"model": str(model), "device": device, **fields}, on_event))
         self._check_next()
 
     def forget_checks(self) -> None:
@@ -126,8 +118,6 @@ class WorkerClient:
         """Stop the running request and those that wait; each still gets its last answer."""
         if self._process is not None and self._requests:
             self._process.send({"do": "cancel"})
-            if self._loaded_by in self._requests:
-                self._loaded = None  # loading is given up too
 
     def close(self) -> None:
         """End the worker; nobody gets an answer any more."""
@@ -136,27 +126,13 @@ class WorkerClient:
         if self._process is not None:
             self._process.stop()
             self._process = None
-        self._loaded = None
 
     def _ask(
-        self, fields: dict[str, Any], model: Path, device: str, on_event: Callable[[Event], None]
+        self, model: Path, device: str, fields: dict[str, Any], on_event: Callable[[Event], None]
     ) -> None:
-        """Send a request to the worker with this model, loading it first where another one or none is there."""
-        failures: list[Failed] = []
-
-        def on_load(event: Event) -> None:
-            if isinstance(event, Warned):
-                on_event(event)
-            elif isinstance(event, Failed):
-                failures.append(event)
-
-        def on_answer(event: Event) -> None:
-            # If loading failed, that is why the request fails.
-            on_event(failures[0] if failures and isinstance(event, Failed) else event)
-
-        if self._loaded != (str(model), device) or self._process is None:
-            self.load(model, device, on_load)
-        self._send(fields, on_answer)
+        """Send what the user asks of a model, which the worker keeps warm from here on."""
+        self._in_use = (str(model), device)
+        self._send({"model": str(model), "device": device, **fields}, on_event)
 
     def _send(self, fields: dict[str, Any], on_event: Callable[[Event], None]) -> str:
         """Send a request and return its number; a running check makes way for it."""
@@ -175,7 +151,7 @@ class WorkerClient:
         """Start the next check if nothing else is asked. Loading a model again for it would hold up the user."""
         while self._checks and not self._requests:
             check = self._checks.popleft()
-            if check.loaded != self._loaded or self._process is None:
+            if (check.fields["model"], check.fields["device"]) != self._in_use:
                 continue
 
             def on_answer(event: Event, check: Check = check) -> None:
@@ -193,15 +169,12 @@ class WorkerClient:
             return
         if isinstance(event, Finished | Failed):
             del self._requests[request.number]
-            loaded = isinstance(event, Finished) and not event.cancelled
-            if request.number == self._loaded_by and not loaded:
-                self._loaded = None
         request.on_event(event)
         self._check_next()
 
     def _on_end(self, code: int) -> None:
         """The worker died: tell everybody who waits. The next request starts it again."""
-        self._process, self._loaded = None, None
+        self._process = None
         waiting, self._requests = list(self._requests.values()), {}
         self._checks.clear()
         self._on_log(f"The engine ended with code {code}.")

@@ -19,7 +19,7 @@ from CPS4Core.card import NETWORK
 from CPS4Core.class_table import BY_LABEL
 from CPS4Core.errors import CPS4Error
 from CPS4Core.evaluation.evaluate import evaluate
-from CPS4Core.events import Artifact, Failed, Finished, Started, parse
+from CPS4Core.events import Artifact, Failed, Finished, parse
 from CPS4Core.inference.attend import attend_volume
 from CPS4Core.inference.attention import AttentionMapper
 from CPS4Core.inference.batch import find_tasks, segment_all
@@ -196,33 +196,56 @@ def serve(*requests):
 
 
 def test_the_worker_answers_and_survives_broken_requests(model, scan, tmp_path):
+    warm = {"model": str(model), "device": "cpu", "input": str(scan)}
+    segment = {"do": "segment", **warm}
     events = serve(
         "no json",
         {"request": "0", "do": "segment", "input": str(scan), "output": "x.nrrd"},
-        {"request": "1", "do": "load", "model": str(model), "device": "cpu"},
+        {"request": "1", **segment, "model": str(tmp_path), "output": "x.nrrd"},
         {"request": "2", "do": "dance"},
-        {"request": "3", "do": "segment", "output": "x.nrrd"},
-        {"request": "4", "do": "segment", "input": str(scan), "output": str(tmp_path / "a.seg.nrrd")},
-        {"request": "5", "do": "attend", "input": str(scan), "prompts": ["L4"], "output": str(tmp_path)},
-        {"request": "6", "do": "segment", "input": str(tmp_path / "none.nii.gz"), "output": "x.nrrd"},
+        {"request": "3", "do": "segment", "model": str(model), "output": "x.nrrd"},
+        {"request": "4", **segment, "output": str(tmp_path / "a.seg.nrrd")},
+        {"request": "5", "do": "attend", **warm, "prompts": ["L4"], "output": str(tmp_path)},
+        {"request": "6", **segment, "input": str(tmp_path / "none.nii.gz"), "output": "x.nrrd"},
+        {"request": "7", **segment, "device": "abacus", "output": "x.nrrd"},
     )
     last = {event.request: event for event in events if isinstance(event, (Finished, Failed))}
     assert isinstance(last[None], Failed)
-    assert "No model" in last["0"].problem
-    assert isinstance(last["1"], Finished)
-    assert any(isinstance(event, Started) and event.details["card"]["stage"] == 2 for event in events)
+    assert "model" in last["0"].problem
+    assert "no model folder" in last["1"].problem
     assert "dance" in last["2"].problem
     assert "input" in last["3"].problem
     assert isinstance(last["4"], Finished)
     assert (tmp_path / "a.seg.nrrd").is_file()
     assert (tmp_path / "class_03_attention.nrrd").is_file()
     assert "does not exist" in last["6"].problem
+    assert "abacus" in last["7"].problem
+
+
+def test_the_worker_keeps_the_last_model_and_each_answer_carries_its_request(
+    model, scan, tmp_path, monkeypatch
+):
+    loaded, plain = [], ModelFolder.load_network
+
+    def load_network(folder, part=NETWORK):
+        loaded.append(folder.path)
+        return plain(folder, part)
+
+    monkeypatch.setattr(ModelFolder, "load_network", load_network)
+    other = shutil.copytree(model, tmp_path / "other")
+    segment = {"do": "segment", "device": "cpu", "input": str(scan), "output": str(tmp_path / "a.nrrd")}
+    asked = {"1": model, "2": model, "3": other, "4": model}
+    events = serve(*({"request": number, **segment, "model": str(path)} for number, path in asked.items()))
+    assert loaded == [model, other, model]
+    assert [event.request for event in events if isinstance(event, Artifact)] == list(asked)
+    assert {event.request for event in events} == set(asked)
 
 
 def test_the_worker_cancels_what_waits(model, scan, tmp_path):
+    segment = {"do": "segment", "model": str(model), "device": "cpu", "input": str(scan)}
     events = serve(
-        {"request": "1", "do": "load", "model": str(model), "device": "cpu"},
-        {"request": "2", "do": "segment", "input": str(scan), "output": str(tmp_path / "a.nrrd")},
+        {"request": "1", **segment, "output": str(tmp_path / "a.nrrd")},
+        {"request": "2", **segment, "output": str(tmp_path / "a.nrrd")},
         {"request": "3", "do": "cancel"},
     )
     last = {event.request: event for event in events if isinstance(event, Finished)}
@@ -231,9 +254,10 @@ def test_the_worker_cancels_what_waits(model, scan, tmp_path):
 
 
 def test_the_worker_checks_and_cancels_one_request_by_name(model, scan, data_set):
-    check = {"do": "check", "input": str(scan), "labels": str(data_set / "labelsTs/test_0001.nii.gz")}
+    warm = {"model": str(model), "device": "cpu", "input": str(scan)}
+    check = {"do": "check", **warm, "labels": str(data_set / "labelsTs/test_0001.nii.gz")}
     events = serve(
-        {"request": "1", "do": "load", "model": str(model), "device": "cpu"},
+        {"request": "1", "do": "segment", **warm, "output": str(data_set.parent / "labels.nrrd")},
         {"request": "2", **check},
         {"request": "3", **check},
         {"request": "4", "do": "cancel", "which": "2"},
@@ -245,7 +269,7 @@ def test_the_worker_checks_and_cancels_one_request_by_name(model, scan, data_set
     assert not last["3"].cancelled
     assert "does not exist" in last["5"].problem
     assert "has changed" in last["6"].problem
-    (found,) = (event for event in events if isinstance(event, Artifact))
+    (found,) = (event for event in events if isinstance(event, Artifact) and event.role == "agreement")
     assert found.request == "3"
     for numbers in found.details["agreement"].values():
         assert {"network", "teacher"} <= set(numbers)
@@ -255,26 +279,21 @@ def test_the_worker_checks_and_cancels_one_request_by_name(model, scan, data_set
 def test_the_worker_takes_up_what_training_wrote_meanwhile(model, scan, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(model, folder)
-    card = ModelFolder.open(folder).card
+    opened = ModelFolder.open(folder)
     labels = str(tmp_path / "labels.nrrd")
-    segment = {"do": "segment", "input": str(scan), "output": labels}
-    check = {
-        "do": "check",
-        "input": str(scan),
-        "labels": labels,
-        "network": ModelFolder.open(folder).sha256(),
-    }
+    warm = {"model": str(folder), "device": "cpu", "input": str(scan)}
+    segment = {"do": "segment", **warm, "output": labels}
+    check = {"do": "check", **warm, "labels": labels, "network": opened.sha256()}
     background = {
-        name: torch.zeros_like(each)
-        for name, each in ModelFolder.open(folder).load_network().state_dict().items()
+        name: torch.zeros_like(weight) for name, weight in opened.load_network().state_dict().items()
     }
-    lines, events, answered = [{"request": "0", "do": "load", "model": str(folder), "device": "cpu"}], [], []
-    lines += [{"request": "1", **segment}, {"request": "2", **check}]
+    lines = [{"request": "1", **segment}, {"request": "2", **check}]
+    events, answered = [], []
 
     def feed():
         yield from map(json.dumps, lines)
         assert first.wait(60)
-        ModelFolder.write(folder, 10**5, {NETWORK: background}, card)
+        ModelFolder.write(folder, 10**5, {NETWORK: background}, opened.card)
         yield json.dumps({"request": "3", **check})
         yield json.dumps({"request": "4", **segment})
         assert second.wait(60)
@@ -283,15 +302,15 @@ def test_the_worker_takes_up_what_training_wrote_meanwhile(model, scan, tmp_path
         events.append(event)
         if isinstance(event, (Finished, Failed)):
             answered.append(event)
-        if len(answered) == 3:
+        if len(answered) == 2:
             first.set()
-        if len(answered) == 5:
+        if len(answered) == 4:
             second.set()
 
     first, second = threading.Event(), threading.Event()
     Worker(report).serve(feed())
     last = {event.request: event for event in answered}
-    assert all(isinstance(last[each], Finished) for each in "0124")
+    assert all(isinstance(last[each], Finished) for each in "124")
     assert "has changed" in last["3"].problem
     before, after = (
         event.details for event in events if isinstance(event, Artifact) and event.role == "segmentation"
@@ -310,11 +329,10 @@ def test_where_less_at_once_does_not_help_too_little_memory_is_said(
         raise error
 
     monkeypatch.setattr(AttentionMapper, "encode", encode)
-    attend = {"do": "attend", "input": str(scan), "prompts": ["L4"], "output": str(tmp_path)}
+    warm = {"model": str(model), "device": "cpu", "input": str(scan)}
     events = serve(
-        {"request": "0", "do": "load", "model": str(model), "device": "cpu"},
-        {"request": "1", **attend},
-        {"request": "2", "do": "segment", "input": str(scan), "output": str(tmp_path / "a.seg.nrrd")},
+        {"request": "1", "do": "attend", **warm, "prompts": ["L4"], "output": str(tmp_path)},
+        {"request": "2", "do": "segment", **warm, "output": str(tmp_path / "a.seg.nrrd")},
     )
     last = {event.request: event for event in events if isinstance(event, (Finished, Failed))}
     assert "not enough memory" in last["1"].problem

@@ -130,7 +130,7 @@ def test_volumes_in_line_come_before_checks(module, monkeypatch):
     nodes = module.slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     assert len(nodes) == 2
     module.wait(lambda: all(checked(node) for node in nodes))
-    assert verbs(sent) == ["load", "segment", "segment", "check", "check"]
+    assert verbs(sent) == ["segment", "segment", "check", "check"]
 
 
 def test_a_check_makes_way_for_the_user_and_comes_after(module, monkeypatch):
@@ -141,8 +141,8 @@ def test_a_check_makes_way_for_the_user_and_comes_after(module, monkeypatch):
     engine.resume()
     module.wait(lambda: attention.ui.makeSegmentButton.enabled)
     module.wait(lambda: checked(node))
-    assert verbs(sent) == ["load", "segment", "check", "cancel", "attend", "check"]
-    assert sent[3]["which"] == sent[2]["request"]
+    assert verbs(sent) == ["segment", "check", "cancel", "attend", "check"]
+    assert sent[2]["which"] == sent[1]["request"]
     assert not module.harness.dialogs.errors
 
 
@@ -156,7 +156,7 @@ def test_another_model_is_not_loaded_for_a_check(module, monkeypatch):
     engine.resume()
     module.wait(lambda: attention.ui.makeSegmentButton.enabled)
     module.harness.process_events()
-    assert verbs(sent) == ["load", "segment", "check", "cancel", "load", "attend"]
+    assert verbs(sent) == ["segment", "check", "cancel", "attend"]
     assert all(set(each) == {"network"} for each in agreement(node).values())
 
 
@@ -167,7 +167,7 @@ def test_a_scene_closed_during_the_check(module, monkeypatch):
     module.load()
     node = module.segment()  # with the node IDs of the scene before
     module.wait(lambda: checked(node))
-    assert verbs(sent)[:4] == ["load", "segment", "check", "cancel"]
+    assert verbs(sent)[:3] == ["segment", "check", "cancel"]
     assert not module.harness.dialogs.errors
 
 
