@@ -36,6 +36,8 @@ MEMORY_ERRORS = [
     RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
 ]
 """What CUDA, MPS and the CPU raise where their memory does not suffice."""
+MODELS = Path(__file__).parent / "Core" / "models"
+"""Tiny models with every part: ``format-1`` and so on, as a version with that format of the card wrote it."""
 TINY_PHANTOMS = PhantomOptions(slices=(3, 4), pixel_mm=(2.6, 3.2), field_of_view_mm=(270, 300))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_models import write_random_model, write_text_model
+from small_models import MODELS, write_random_model, write_text_model
 
 from CPS4Core.card import CARD, ENCODERS, FORMAT, NETWORK, TEACHER, Card, holds_model
 from CPS4Core.config import InputSettings
@@ -21,7 +21,6 @@ from CPS4Core.errors import CPS4Error
 from CPS4Core.model_folder import ModelFolder
 from CPS4Core.weights import load_weights, save_weights
 
-MODELS = Path(__file__).parent / "models"
 ANSWERS = "answers.json"
 
 
