@@ -397,7 +397,7 @@ def test_the_command_line_writes_maps_and_a_figure(model, scan, tmp_path):
 def test_no_map_overwrites_that_of_another_prompt(model, scan, tmp_path):
     events = []
     prompts = ["a disc?", "a disc!", "L4"]
-    attend_volume(scan, tmp_path, model, prompts, None, CPU, events.append, Cancellation())
+    attend_volume(scan, tmp_path, ModelFolder.open(model), prompts, None, CPU, events.append, Cancellation())
     maps = [event for event in events if isinstance(event, Artifact) and event.role == "attention"]
     assert [event.details["prompt"] for event in maps][:2] == prompts[:2]
     files = {path for event in maps for path in (event.path, event.details["binary"])}
