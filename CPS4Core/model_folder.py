@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import shutil
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
@@ -29,6 +28,7 @@ from CPS4Core import __version__
 from CPS4Core.card import CLASSES, ENCODERS, NETWORK, TEACHER, Card, WeightsFile
 from CPS4Core.config import EncoderSettings, Group, InputSettings, Settings
 from CPS4Core.errors import CPS4Error
+from CPS4Core.files import copy_file
 from CPS4Core.segmentation.unet import ResidualUNet
 from CPS4Core.vision_language.encoders import TextEncoder, save_text_architecture
 from CPS4Core.vision_language.known_prompts import KnownPrompts
@@ -184,12 +184,12 @@ class ModelFolder:
     def _copy_encoders(self, destination: Path) -> WeightsFile:
         """Copy the encoders to another folder, and return what its card should say of their weights."""
         weights = self._weights(ENCODERS)
-        destination.mkdir(parents=True, exist_ok=True)
         target = destination / Path(weights.file).name
         if not target.is_file() or _hash(target) != weights.sha256:
-            shutil.copyfile(self.path / target.name, target)
-            if (self.path / TEXT).is_dir():  # not where the text encoder stays in its package
-                shutil.copytree(self.path / TEXT, destination / TEXT, dirs_exist_ok=True)
+            # The weights last: they say that the rest is there, if the text encoder is not in its own package.
+            for part in sorted(path for path in (self.path / TEXT).rglob("*") if path.is_file()):
+                copy_file(part, destination / part.relative_to(self.path))
+            copy_file(self.path / target.name, target)
         return weights
 
     def _parsed(self, group: type[G], values: dict[str, Any]) -> G:

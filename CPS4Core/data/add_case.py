@@ -102,7 +102,7 @@ def _describe(folder: Path, name: str, new: bool) -> None:
         if name in split.validation:
             changed[f"{ratio:g}"] = asdict(split)
             continue
-        others = tuple(each for each in split.unlabelled if each != name)
+        others = tuple(case for case in split.unlabelled if case != name)
         split = replace(split, labelled=(*split.labelled, name), unlabelled=others)
         changed[f"{ratio:g}"] = asdict(split)
     write_json(folder / FILE, {**written, "splits": changed})

@@ -44,7 +44,7 @@ def find_series(folder: Path) -> list[Series]:
         found.append(
             Series(folder, uid, files, _tag(reader, SERIES_NUMBER), _tag(reader, SERIES_DESCRIPTION))
         )
-    return sorted(found, key=lambda each: (each.number.zfill(8), each.uid))
+    return sorted(found, key=lambda series: (series.number.zfill(8), series.uid))
 
 
 def read_series(source: Path | Series) -> sitk.Image:
@@ -83,7 +83,7 @@ def _only_series(folder: Path) -> Series:
             "The folder holds no DICOM series.", "Choose a volume or a folder of DICOM files.", folder
         )
     if len(found) > 1:
-        listed = ", ".join(each.title for each in found[:6])
+        listed = ", ".join(series.title for series in found[:6])
         raise CPS4Error(
             f"The folder holds {len(found)} DICOM series: {listed}.",
             "Put the sagittal T2 series in a folder of its own, or make a data set with `cps4 prepare`.",

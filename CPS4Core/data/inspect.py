@@ -38,7 +38,7 @@ def inspect_data_set(folder: Path, report: Reporter, cancellation: Cancellation)
         "unlabelled": len(data_set.unlabelled),
         "test": len(data_set.test),
     }
-    report(Finished(details={**counts, "problems": [str(each) for each in problems]}))
+    report(Finished(details={**counts, "problems": [str(problem) for problem in problems]}))
     return problems
 
 

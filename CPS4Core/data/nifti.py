@@ -55,7 +55,7 @@ def _promised_bytes(header: bytes) -> int | None:
         return None
     if not 1 <= dimensions[0] <= 7:
         return None
-    return int(offset) + math.prod(max(each, 1) for each in dimensions[1 : dimensions[0] + 1]) * bits // 8
+    return int(offset) + math.prod(max(length, 1) for length in dimensions[1 : dimensions[0] + 1]) * bits // 8
 
 
 def _remaining_bytes(file: BinaryIO) -> int:

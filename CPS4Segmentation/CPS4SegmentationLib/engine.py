@@ -14,7 +14,7 @@ import slicer
 
 from CPS4Core.events import Event, parse
 from CPS4SegmentationLib import ENGINE_FOLDER
-from CPS4SegmentationLib.settings import setting
+from CPS4SegmentationLib.remembered import setting
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Failed
 from CPS4SegmentationLib.installation import install_missing
 from CPS4SegmentationLib.parameters import Parameters
-from CPS4SegmentationLib.settings import setting
+from CPS4SegmentationLib.remembered import setting
 from CPS4SegmentationLib.volumes import VolumeFiles
 from CPS4SegmentationLib.worker_client import WorkerClient
 

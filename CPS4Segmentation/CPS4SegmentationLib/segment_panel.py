@@ -16,6 +16,7 @@ from CPS4SegmentationLib.logic import CPS4SegmentationLogic, in_words, show_erro
 from CPS4SegmentationLib.model_card import describe
 from CPS4SegmentationLib.panel import Panel
 from CPS4SegmentationLib.progress import ProgressDisplay
+from CPS4SegmentationLib.remembered import remember, setting
 from CPS4SegmentationLib.segmentations import (
     DIGEST,
     MADE_BY,
@@ -26,7 +27,6 @@ from CPS4SegmentationLib.segmentations import (
     set_agreement,
     show_surfaces,
 )
-from CPS4SegmentationLib.settings import remember, setting
 from CPS4SegmentationLib.volumes import check_volume
 
 DEVICES = ("auto", "cuda", "mps", "cpu")

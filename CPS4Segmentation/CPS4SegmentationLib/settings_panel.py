@@ -15,7 +15,7 @@ from CPS4SegmentationLib.engine import EngineProcess
 from CPS4SegmentationLib.installation import install_missing, missing_packages
 from CPS4SegmentationLib.logic import CPS4SegmentationLogic, show_error
 from CPS4SegmentationLib.panel import Panel
-from CPS4SegmentationLib.settings import remember, setting
+from CPS4SegmentationLib.remembered import remember, setting
 
 
 class SettingsPanel(Panel):

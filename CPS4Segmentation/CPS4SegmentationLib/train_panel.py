@@ -19,8 +19,8 @@ from CPS4SegmentationLib.job import Job, Outcome
 from CPS4SegmentationLib.logic import CPS4SegmentationLogic, in_words, show_error
 from CPS4SegmentationLib.panel import Panel
 from CPS4SegmentationLib.progress import ProgressDisplay
+from CPS4SegmentationLib.remembered import remember, setting
 from CPS4SegmentationLib.segmentations import source_volume
-from CPS4SegmentationLib.settings import remember, setting
 
 PRESETS = ("small", "paper")
 SCHEMES = ("folder", "dicom", "mrspineseg", "spider", "totalspineseg", "spineps")

@@ -20,7 +20,7 @@ from CPS4Core.data.volumes import read_image
 from CPS4Core.data.writing import write_volume
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import silent
-from CPS4Core.files import write_json
+from CPS4Core.files import copy_file, write_json
 from CPS4Core.inference.outputs import write_map, write_segmentation
 from CPS4Core.weights import save_weights
 
@@ -47,6 +47,7 @@ WRITERS = {
     "volume.nii.gz": write_volume,
     "array": lambda found, path: ArrayFiles(path.parent).write("case", "array", NOISE),
     "list.json": lambda found, path: write_json(path, NOISE.tolist()),
+    "copy": lambda found, path: copy_file(Path(np.__file__).parent / "__init__.pyi", path),
     "weights.safetensors": lambda found, path: save_weights(path, {"w": torch.from_numpy(NOISE)}),
 }
 
