@@ -127,7 +127,8 @@ class Card:
 
     @classmethod
     def _parse(cls, said: dict[str, Any]) -> Card:
-        known = {each.name: said[each.name] for each in fields(cls) if each.name in said}
+        names = [of_card.name for of_card in fields(cls)]
+        known = {name: said[name] for name in names if name in said}
         for name, value in known.items():
             if isinstance(value, dict) != (name not in ("least_peak", "stage", "step")):
                 raise TypeError(name)

@@ -44,7 +44,9 @@ def test_an_image_in_memory_and_its_file_give_the_same(folder):
     same = [sitk.GetArrayFromImage(model.segment(image).labels) for image in (scan(), folder / "scan.nii.gz")]
     np.testing.assert_array_equal(*same)
     (one,), (other,) = model.attend(scan(), "L4"), model.attend("scan.nii.gz", ["L4"])
-    np.testing.assert_allclose(*(sitk.GetArrayFromImage(each.attention) for each in (one, other)), atol=1e-6)
+    np.testing.assert_allclose(
+        *(sitk.GetArrayFromImage(found.attention) for found in (one, other)), atol=1e-6
+    )
     assert one.attention.GetSpacing() == pytest.approx(scan().GetSpacing())
 
 

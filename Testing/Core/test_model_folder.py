@@ -22,16 +22,22 @@ from CPS4Core.model_folder import ModelFolder
 from CPS4Core.weights import load_weights, save_weights
 
 ANSWERS = "answers.json"
+RAMP = torch.linspace(-1, 1, 32 * 64).reshape(1, 1, 32, 64)
 
 
 def answers(model):
     """Return what a model says of a slice that is a ramp: logits of a pixel, and A of a patch."""
-    ramp = torch.linspace(-1, 1, 32 * 64).reshape(1, 1, 32, 64)
     with torch.inference_mode():
-        encoders = model.load_encoders()
-        attention = encoders.attention(ramp, encoders.prompt_tokens(encoders.class_prompts()))
-        logits = {part: model.load_network(part)(ramp)[0, :, 20, 40] for part in (NETWORK, TEACHER)}
-    return {name: values.tolist() for name, values in (logits | {ENCODERS: attention[0, :, 2, 5]}).items()}
+        logits = {part: model.load_network(part)(RAMP)[0, :, 20, 40].tolist() for part in (NETWORK, TEACHER)}
+    return {**logits, ENCODERS: answers_of_encoders(model)}
+
+
+def answers_of_encoders(model):
+    """Return A of a patch of the ramp, by class."""
+    encoders = model.load_encoders()
+    with torch.inference_mode():
+        attention = encoders.attention(RAMP, encoders.prompt_tokens(encoders.class_prompts()))
+    return attention[0, :, 2, 5].tolist()
 
 
 @pytest.mark.parametrize("number", range(1, FORMAT + 1))
@@ -94,18 +100,18 @@ def test_weights_of_half_precision_fill_a_float32_network(tmp_path):
     text = parts[ENCODERS].text
     halved = {
         part: {
-            name: each.half() if each.is_floating_point() else each
-            for name, each in module.state_dict().items()
+            name: tensor.half() if tensor.is_floating_point() else tensor
+            for name, tensor in module.state_dict().items()
         }
         for part, module in parts.items()
     }
     ModelFolder.write(tmp_path, 12, halved, original.card, text=text)
     stored, _ = load_weights(next(tmp_path.glob("network-*.safetensors")))
-    assert any(each.dtype == torch.float16 for each in stored.values())
+    assert any(tensor.dtype == torch.float16 for tensor in stored.values())
     model = ModelFolder.open(tmp_path)
     assert model.sha256() != original.sha256()
     for module in (model.load_network(), model.load_encoders()):
-        assert {each.dtype for each in module.parameters()} == {torch.float32}
+        assert {weight.dtype for weight in module.parameters()} == {torch.float32}
     now, then = answers(model), answers(original)
     for name in then:
         assert now[name] == pytest.approx(then[name], abs=0.01)
@@ -116,7 +122,7 @@ def test_older_weights_go_once_the_card_names_the_new_ones(tmp_path):
     weights = {NETWORK: original.load_network().state_dict()}
     for step in (1, 2):
         ModelFolder.write(tmp_path, step, weights, original.card, encoders=original)
-    assert [each.name for each in tmp_path.glob("network-*")] == ["network-000002.safetensors"]
+    assert [path.name for path in tmp_path.glob("network-*")] == ["network-000002.safetensors"]
     model = ModelFolder.open(tmp_path)
     assert not model.has(TEACHER)
     assert model.sha256(ENCODERS) == original.sha256(ENCODERS)
@@ -125,20 +131,12 @@ def test_older_weights_go_once_the_card_names_the_new_ones(tmp_path):
         model.load_network(TEACHER)
 
 
-def answers_of_encoders(model):
-    encoders = model.load_encoders()
-    ramp = torch.linspace(-1, 1, 32 * 64).reshape(1, 1, 32, 64)
-    with torch.inference_mode():
-        attention = encoders.attention(ramp, encoders.prompt_tokens(encoders.class_prompts()))
-    return attention[0, :, 2, 5].tolist()
-
-
 def test_weights_whose_hash_is_another_are_refused(tmp_path):
     shutil.copytree(MODELS / f"format-{FORMAT}", tmp_path, dirs_exist_ok=True)
     model = ModelFolder.open(tmp_path)
     path = tmp_path / model.card.weights[NETWORK].file
     tensors, _ = load_weights(path)
-    save_weights(path, {name: each + 1 for name, each in tensors.items()})
+    save_weights(path, {name: tensor + 1 for name, tensor in tensors.items()})
     with pytest.raises(CPS4Error, match="not those that the card names"):
         model.load_network()
 
