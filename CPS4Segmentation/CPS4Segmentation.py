@@ -67,6 +67,7 @@ class CPS4SegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.tabs.connect("currentChanged(int)", self._refresh)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartImportEvent, self.onSceneStartImport)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self.initializeParameterNode()
 
@@ -102,24 +103,33 @@ class CPS4SegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """There is another scene."""
         self.initializeParameterNode()
 
-    def onSceneEndImport(self, caller, event):
-        """A saved scene is there; if the panels know its parameter node already, that has new contents."""
-        self.initializeParameterNode()
+    def onSceneStartImport(self, caller, event):
+        """A scene is added. Its selectors lose their nodes meanwhile, which must not reach the parameters."""
         for panel in self.panels:
-            panel.reconnect()
+            panel.disconnect()
+
+    def onSceneEndImport(self, caller, event):
+        """The parameter node has new contents, which only a new object reads: references are resolved silently."""
+        self._use_scene(self.logic.getParameterNode())
 
     def initializeParameterNode(self):
         """Connect the panels with the parameters of the scene."""
         parameters = self.logic.getParameterNode()
         known = self.segment.parameters
-        if known is not None and known.parameterNode is parameters.parameterNode:
-            return
-        self._forget_scene()
+        if known is None or known.parameterNode is not parameters.parameterNode:
+            self._forget_scene()
+            self._use_scene(parameters)
+
+    def _use_scene(self, parameters):
         if parameters.inputVolume is None:
             parameters.inputVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
         for panel in self.panels:
             panel.use_scene(parameters)
-        self.addObserver(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._refresh)
+        node = parameters.parameterNode
+        if not self.hasObserver(
+            node, vtk.vtkCommand.ModifiedEvent, self._refresh
+        ):  # an import keeps the node
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._refresh)
 
     def _add_panel(self, panel_class, title):
         widget = slicer.util.loadUI(self.resourcePath(f"UI/{panel_class.ui_file}"))

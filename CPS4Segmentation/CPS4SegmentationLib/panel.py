@@ -33,21 +33,21 @@ class Panel:
 
     def use_scene(self, parameters: Parameters) -> None:
         """Take the parameters of the scene, and keep them and the widgets equal."""
+        self.disconnect()
         self.parameters = parameters
         self._gui_tag = parameters.connectGui(self.ui)
         self.refresh()
 
-    def forget_scene(self) -> None:
-        """Let go of the scene's parameters."""
-        if self.parameters is not None:
+    def disconnect(self) -> None:
+        """Let the widgets and the scene's parameters go apart; what runs goes on."""
+        if self._gui_tag is not None:
             self.parameters.disconnectGui(self._gui_tag)
-            self.parameters, self._gui_tag = None, None
+            self._gui_tag = None
 
-    def reconnect(self) -> None:
-        """Show the parameters again, for their node was filled anew; what runs goes on."""
-        if self.parameters is not None:
-            self.parameters.disconnectGui(self._gui_tag)
-            self.use_scene(self.parameters)
+    def forget_scene(self) -> None:
+        """Let go of the scene's parameters, and end what runs on the scene's nodes."""
+        self.disconnect()
+        self.parameters = None
 
     def refresh(self) -> None:
         """Enable what can be done now; called whenever something that panels share has changed."""
@@ -58,6 +58,15 @@ class Panel:
     def say(self, text: str) -> None:
         """Show one line on what happens."""
         self.ui.statusLabel.text = text
+
+
+def on_path(edit: Any, take: Callable[[str], None]) -> None:
+    """Call ``take`` with the path of a ``ctkPathLineEdit`` whenever it changes, also with none.
+
+    ``currentPathChanged`` says nothing of a field that was emptied.
+    """
+    edit.connect("currentPathChanged(QString)", take)
+    edit.connect("validInputChanged(bool)", lambda valid: None if valid else take(edit.currentPath))
 
 
 def fit_to_contents(table: Any, stretched: int) -> None:

@@ -17,7 +17,7 @@ from CPS4SegmentationLib import exports
 from CPS4SegmentationLib.curves import TrainingCurves
 from CPS4SegmentationLib.job import Job, Outcome
 from CPS4SegmentationLib.logic import CPS4SegmentationLogic, in_words, show_error
-from CPS4SegmentationLib.panel import Panel
+from CPS4SegmentationLib.panel import Panel, on_path
 from CPS4SegmentationLib.progress import ProgressDisplay
 from CPS4SegmentationLib.remembered import remember, setting
 from CPS4SegmentationLib.segmentations import source_volume
@@ -51,8 +51,8 @@ class TrainPanel(Panel):
         self._fill_boxes()
         self.ui.dataEdit.currentPath = setting("DataSet")
         self.ui.outputEdit.currentPath = setting("Results")
-        self.ui.dataEdit.connect("currentPathChanged(QString)", self._on_data)
-        self.ui.outputEdit.connect("currentPathChanged(QString)", self._on_output)
+        on_path(self.ui.dataEdit, self._on_data)
+        on_path(self.ui.outputEdit, self._on_output)
         self.ui.moreSystemsBox.connect("toggled(bool)", self._offer_more_systems)
         self.ui.methodBox.connect("currentIndexChanged(int)", lambda index: self.refresh())
         self.ui.stagesBox.connect("currentIndexChanged(int)", lambda index: self.refresh())

@@ -52,6 +52,30 @@ def test_a_saved_scene_comes_back_with_nodes_and_choices(module, tmp_path):
     assert len(module.slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == 1
 
 
+def test_a_scene_is_added_to_the_one_that_the_module_works_in(module, tmp_path):
+    volume = module.load()
+    node = module.segment()
+    assert module.slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    module.slicer.util.loadScene(str(tmp_path / "scene.mrb"), {"clear": False})
+    panel = module.widget.segment
+    # What was saved is chosen now, and what was there before is there still.
+    for name, before in (("inputVolume", volume), ("segmentation", node)):
+        chosen = getattr(panel.parameters, name)
+        assert chosen is not None
+        assert chosen is not before
+        assert chosen is panel.parameters.parameterNode.GetNodeReference(name)
+    assert panel.ui.inputSelector.currentNode() is panel.parameters.inputVolume
+    assert panel.ui.segmentationSelector.currentNode() is panel.parameters.segmentation
+    assert module.widget.review.segmentation is panel.parameters.segmentation
+    assert names_of(panel.parameters.segmentation) == names_of(node)
+    # A job that runs meanwhile goes on.
+    panel.ui.inputSelector.setCurrentNode(volume)
+    panel.ui.segmentButton.click()
+    module.slicer.util.loadScene(str(tmp_path / "scene.mrb"), {"clear": False})
+    module.wait(lambda: not panel.ui.cancelButton.enabled)
+    assert panel.parameters.segmentation is node
+
+
 def test_an_edit_is_still_an_edit_after_reopening(module, tmp_path):
     module.load()
     node = module.segment()

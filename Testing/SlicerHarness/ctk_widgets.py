@@ -4,7 +4,7 @@ Each offers no more than `names/ctk.txt` lists for it (a test compares them), an
 behaves as CTK's documentation says.
 """
 
-from pathlib import Path
+import re
 from typing import Any
 
 from PySide6 import QtCore, QtGui, QtWidgets
@@ -286,7 +286,11 @@ class ctkRangeWidget(QtWidgets.QWidget):
 
 
 class ctkPathLineEdit(QtWidgets.QWidget):
-    """An editable path with a history and a browse button."""
+    """An editable path with a history and a browse button.
+
+    Any text is acceptable, whether there is such a path or not, except none and one that `nameFilters` exclude. Of
+    text that isn't acceptable `currentPathChanged` says nothing, so nothing when the field is emptied either.
+    """
 
     Dirs, Files, Drives, NoSymLinks, AllDirs = 0x001, 0x002, 0x004, 0x008, 0x400
     Readable, Writable, Executable, Hidden = 0x010, 0x020, 0x040, 0x100
@@ -296,7 +300,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):
     currentPathChanged = Signal(str)
     validInputChanged = Signal(bool)
 
-    filters = stored(int, "filters", AllEntries | NoDotAndDotDot | Readable, "_on_text")
+    filters = stored(int, "filters", AllEntries | NoDotAndDotDot | Readable)
     nameFilters = stored("QStringList", "nameFilters", ())
     label = stored(str, "label", "Open a file")
     showHistoryButton = stored(bool, "showHistoryButton", True)
@@ -325,13 +329,16 @@ class ctkPathLineEdit(QtWidgets.QWidget):
     currentPath = Property(str, lambda self: self._combo_box.currentText, _set_path)
 
     def _on_text(self, *_: Any) -> None:
-        path = Path(self.currentPath)
-        wants_folders = self.filters & self.Dirs and not self.filters & self.Files
-        valid = bool(self.currentPath) and (path.is_dir() if wants_folders else path.exists())
-        self.currentPathChanged.emit(self.currentPath)
-        if valid != self._valid:
-            self._valid = valid
+        valid = self._is_acceptable()
+        changed, self._valid = valid != self._valid, valid
+        if valid:
+            self.currentPathChanged.emit(self.currentPath)
+        if changed:
             self.validInputChanged.emit(valid)
+
+    def _is_acceptable(self) -> bool:
+        suffixes = re.findall(r"\*(\.\w+)", " ".join(self.nameFilters))
+        return self.currentPath.endswith(tuple(suffixes)) if suffixes else bool(self.currentPath)
 
     def setCurrentPath(self, path: str) -> None:
         self.currentPath = path
@@ -502,6 +509,16 @@ class ctkFittedTextBrowser(QtWidgets.QTextBrowser):
 
 class ctkExpandableWidget(QtWidgets.QFrame):
     """A frame whose height the user may drag."""
+
+
+class ctkWidgetsUtils:
+    """Functions on widgets, which PythonQt shows as a class."""
+
+    @staticmethod
+    def grabWidget(widget: QtWidgets.QWidget, rectangle: QtCore.QRect | None = None) -> QtGui.QImage:
+        """A widget as it is seen, with what the views in it render; `QWidget.grab` leaves those black in Slicer."""
+        image = widget.grab().toImage()
+        return image.copy(rectangle) if rectangle is not None else image
 
 
 def _fill(widget: QtWidgets.QWidget, *parts: QtWidgets.QWidget) -> None:

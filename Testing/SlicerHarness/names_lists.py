@@ -26,7 +26,8 @@ def names_of(list_name: str) -> NameList:
     names = NameList(FOLDER / f"{list_name}.txt")
     if (more := FOLDER / f"{list_name}_more.txt").is_file():
         for name, members in NameList(more).items():
-            names[name] |= members
+            names[name] = names.get(name, set()) | members
+            names.bases.setdefault(name, [])
     return names
 
 

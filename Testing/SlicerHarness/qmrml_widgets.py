@@ -116,6 +116,11 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, _WithScene):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._combo_box)
 
+    def setMRMLScene(self, scene: Scene | None) -> None:
+        super().setMRMLScene(scene)
+        if scene is not None:
+            self.observe(scene, Scene.EndImportEvent, self._on_imported)
+
     def addAttribute(self, node_type: str, name: str, value: Any = None) -> None:
         self._attributes.append((node_type, name, None if value is None else str(value)))
         self._on_scene_changed()
@@ -210,6 +215,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, _WithScene):
         return all(has is not None and value in (None, has) for has, value in present)
 
     def _on_scene_changed(self) -> None:
+        if self._scene is not None and self._scene.IsImporting():
+            return  # the references between nodes aren't valid yet
         nodes = self._nodes()
         for node in nodes:
             self.stop_observing(node)
@@ -217,6 +224,11 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, _WithScene):
         if self._current not in nodes:
             self._select(None)  # as in Slicer, nothing is selected by itself
         self._show_items()
+
+    def _on_imported(self) -> None:
+        """The rows of all nodes are removed and made anew, so the current node is lost (Slicer's issue 7492)."""
+        self._select(None)
+        self._on_scene_changed()
 
     def _show_items(self) -> None:
         box = self._combo_box

@@ -27,15 +27,17 @@ class _Field:
         self.default = given or Default(generator=self.store.default)
 
     def __get__(self, wrapper: Any, owner: type | None = None) -> Any:
-        return self if wrapper is None else self.read(wrapper)
+        return self if wrapper is None else wrapper._values[self.name]
 
     def __set__(self, wrapper: Any, value: Any) -> None:
-        self.store.write(wrapper.parameterNode, wrapper._prefix + self.name, value)
+        wrapper._write(self, value)
 
     def read(self, wrapper: Any) -> Any:
-        if not self.store.has(wrapper.parameterNode, wrapper._prefix + self.name):
-            self.__set__(wrapper, self.default.value)
-        return self.store.read(wrapper.parameterNode, wrapper._prefix + self.name)
+        """The value in the node, which gets the default where it has none."""
+        name = wrapper._prefix + self.name
+        if not self.store.has(wrapper.parameterNode, name):
+            self.store.write(wrapper.parameterNode, name, self.default.value)
+        return self.store.read(wrapper.parameterNode, name)
 
 
 def parameterNodeWrapper(classtype: type | None = None) -> Any:
@@ -59,14 +61,18 @@ def _wrap(cls: type) -> type:
             setattr(cls, name, value)
     for name, field in fields.items():
         setattr(cls, name, field)
-    cls.__init__ = _Wrapper.__init__
+    cls.__init__, cls.__del__ = _Wrapper.__init__, _Wrapper.__del__
     cls.allParameters = fields
     cls._is_parameter_node_wrapper = True
     return cls
 
 
 class _Wrapper:
-    """The methods of every wrapped class."""
+    """The methods of every wrapped class.
+
+    As in Slicer the values are cached, and read again from the node when it is modified, never else: a reference that
+    the scene resolves while it is imported goes unnoticed.
+    """
 
     allParameters: dict[str, _Field]
     _is_parameter_node_wrapper = True
@@ -77,8 +83,33 @@ class _Wrapper:
         self._observers: dict[int, int] = {}
         self._tags = itertools.count()
         self._updating = False
-        for field in self.allParameters.values():
-            field.read(self)
+        self._writing = ""
+        self._values = {name: field.read(self) for name, field in self.allParameters.items()}
+        self._cache_tags = [self._keep_up_to_date(field) for field in self.allParameters.values()]
+
+    def __del__(self) -> None:
+        for tag in getattr(self, "_cache_tags", []):
+            self.parameterNode.RemoveObserver(tag)
+
+    def _keep_up_to_date(self, field: _Field) -> int:
+        """One observer a field, as in Slicer: VTK calls the first observer of an object after all others."""
+        reference = weakref.ref(self)
+
+        def read_again(*_: Any) -> None:
+            wrapper = reference()
+            if wrapper._writing != field.name:
+                wrapper._values[field.name] = field.read(wrapper)
+
+        return self.parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, read_again)
+
+    def _write(self, field: _Field, value: Any) -> None:
+        before, self._writing = self._writing, field.name
+        try:
+            with slicer.util.NodeModify(self.parameterNode):
+                field.store.write(self.parameterNode, self._prefix + field.name, value)
+                self._values[field.name] = field.read(self)
+        finally:
+            self._writing = before
 
     def _field(self, name: str) -> _Field:
         if name not in self.allParameters:
@@ -93,12 +124,12 @@ class _Wrapper:
         return cls.allParameters[name].annotated
 
     def isCached(self, name: str) -> bool:
-        """Slicer caches the fields of all types that are here; this wrapper reads the node each time."""
+        """All types that are here are cached."""
         self._field(name)
         return True
 
     def getValue(self, name: str) -> Any:
-        return self._field(name).read(self)
+        return self._values[self._field(name).name]
 
     def setValue(self, name: str, value: Any) -> None:
         self._field(name).__set__(self, value)

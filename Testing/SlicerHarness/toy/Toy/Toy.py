@@ -57,6 +57,9 @@ class ToyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = ToyLogic()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        # An import fills the parameter node anew, unnoticed by fields and selectors.
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartImportEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndClose)
         self.ui.applyButton.clicked.connect(self.onApply)
         self.ui.resetButton.connect("clicked()", self.onReset)
         self.initializeParameterNode()
