@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import signal
 import sys
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import qt
@@ -18,6 +23,7 @@ from CPS4SegmentationLib.remembered import setting
 
 log = logging.getLogger(__name__)
 
+START = Path(__file__).with_name("engine_start.py")
 STOP_SECONDS = 5
 """How long a process that was asked to stop may take before it is killed; a job writes its checkpoint meanwhile."""
 
@@ -46,6 +52,10 @@ def engine_environment() -> qt.QProcessEnvironment:
 class EngineProcess:
     """One run of ``cps4`` in the background.
 
+    What it says is handled in its order, one thing after the other. A handler may let Qt's events through, as a
+    question to the user does; what is said meanwhile waits until it has returned. What a handler raises goes to the
+    log, and the next event is handled.
+
     Args:
         arguments: of ``cps4``, each one separately.
         on_event: receives what the engine reports.
@@ -62,6 +72,9 @@ class EngineProcess:
     ):
         self._on_event, self._on_log, self._on_end = on_event, on_log, on_end
         self._unfinished = {"output": b"", "errors": b""}
+        self._untold: deque[Callable[[], None]] = deque()
+        self._telling = False
+        self._process_id: int | None = None
         self._ended = False
         self._process = qt.QProcess()
         self._process.setProcessEnvironment(engine_environment())
@@ -69,7 +82,7 @@ class EngineProcess:
         self._process.readyReadStandardError.connect(self._read_errors)
         self._process.finished.connect(self._on_finished)
         self._process.errorOccurred.connect(self._on_error)
-        self._process.start(engine_python(), ["-m", "CPS4Core.cli", *arguments])
+        self._process.start(engine_python(), [str(START), str(ENGINE_FOLDER), *arguments])
 
     @property
     def running(self) -> bool:
@@ -84,23 +97,52 @@ class EngineProcess:
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """End the process now and tell nobody: close its input, wait, and kill it if it does not end by itself."""
-        self._on_end = lambda code: None
+        self._on_event = self._on_end = lambda *_: None
         if self._ended:
             return
         self._ended = True
         self._process.closeWriteChannel()
         if not self._process.waitForFinished(int(1000 * seconds)):
+            self._kill()
+
+    def _kill(self) -> None:
+        """End the engine itself: Slicer's Python is a launcher, which would leave it running."""
+        if self._process_id is not None:
+            with suppress(OSError):  # it ended by itself
+                os.kill(self._process_id, getattr(signal, "SIGKILL", signal.SIGTERM))
+        if self._process_id is None or not self._process.waitForFinished(1000):
             self._process.kill()
             self._process.waitForFinished(1000)
+
+    def _tell(self, handler: Callable[[], None]) -> None:
+        self._untold.append(handler)
+        if self._telling:
+            return
+        self._telling = True
+        while self._untold:
+            try:
+                self._untold.popleft()()
+            except Exception as error:
+                log.exception("what the engine said could not be handled")
+                self._on_log(f"{type(error).__name__}: {error}")
+        self._telling = False
 
     def _read_output(self) -> None:
         for line in self._lines("output", self._process.readAllStandardOutput()):
             try:
                 event = parse(line)
             except ValueError:
-                self._on_log(line)
-                continue
-            self._on_event(event)
+                self._take_line(line)
+            else:
+                self._tell(lambda event=event: self._on_event(event))
+
+    def _take_line(self, line: str) -> None:
+        """Take a line that is no event; the first one says which process the engine is."""
+        if self._process_id is None and line.startswith('{"process":'):
+            started = json.loads(line)
+            self._process_id = started["process"]
+            line = f"CPS4 {started['version']} in {started['folder']}, process {self._process_id}"
+        self._on_log(line)
 
     def _read_errors(self) -> None:
         for line in self._lines("errors", self._process.readAllStandardError()):
@@ -131,4 +173,4 @@ class EngineProcess:
         """Tell of the end once the process's own signal is through: whoever hears of it may let go of the process."""
         if not self._ended:
             self._ended = True
-            qt.QTimer.singleShot(0, lambda: self._on_end(code))
+            qt.QTimer.singleShot(0, lambda: self._tell(lambda: self._on_end(code)))

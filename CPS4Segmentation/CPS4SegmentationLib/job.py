@@ -7,7 +7,7 @@ from enum import Enum
 
 from slicer.i18n import tr as _
 
-from CPS4Core.events import Event, Failed
+from CPS4Core.events import Event, Failed, Finished
 from CPS4SegmentationLib.engine import EngineProcess
 
 STOPPED = 130
@@ -42,7 +42,6 @@ class Job:
         self._waiting = list(commands)
         self._on_event, self._on_log, self._on_end = on_event, on_log, on_end
         self._process: EngineProcess | None = None
-        self._told = False
         self._stopping = False
         self._next()
 
@@ -61,18 +60,20 @@ class Job:
             self._process.stop()
 
     def _next(self) -> None:
+        self._failed = self._finished = False
         arguments = [*self._waiting.pop(0), "--events"]
         self._process = EngineProcess(arguments, self._take, self._on_log, self._on_command_end)
 
     def _take(self, event: Event) -> None:
-        self._told = self._told or isinstance(event, Failed)
+        self._failed = self._failed or isinstance(event, Failed)
+        self._finished = self._finished or isinstance(event, Finished)
         self._on_event(event)
 
     def _on_command_end(self, code: int) -> None:
         if self._stopping or code == STOPPED:
             self._on_end(Outcome.STOPPED)
-        elif code != 0:
-            if not self._told:
+        elif code != 0 or not self._finished:
+            if not self._failed:
                 self._on_event(
                     Failed(
                         _("The engine stopped unexpectedly."),

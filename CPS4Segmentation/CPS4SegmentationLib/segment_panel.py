@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Event, Failed, Finished, Progress, Warned
 from CPS4SegmentationLib.logic import CPS4SegmentationLogic, in_words, show_error
 from CPS4SegmentationLib.model_card import describe
-from CPS4SegmentationLib.panel import Panel
+from CPS4SegmentationLib.panel import Panel, on_path
 from CPS4SegmentationLib.progress import ProgressDisplay
 from CPS4SegmentationLib.remembered import remember, setting
 from CPS4SegmentationLib.segmentations import (
@@ -32,6 +33,19 @@ from CPS4SegmentationLib.volumes import check_volume
 DEVICES = ("auto", "cuda", "mps", "cpu")
 
 
+@dataclass(frozen=True)
+class _Job:
+    """One segmentation, and what it was made from and with."""
+
+    volume: str
+    """ID of the node."""
+    model: Path
+    device: str
+    source: Path
+    """The volume as the engine reads it."""
+    result: Path
+
+
 class SegmentPanel(Panel):
     """Chooses volume and model, and runs segmentations one after the other."""
 
@@ -41,16 +55,14 @@ class SegmentPanel(Panel):
         super().__init__(widget, logic)
         self._progress = ProgressDisplay(self.ui.progressBar)
         self._waiting: deque[str] = deque()
-        self._running: str | None = None
-        self._job = 0
-        self._check: tuple[Path, str, Path, Path] | None = None
+        self._running: _Job | None = None
         names = (_("Automatic"), _("Graphics card (CUDA)"), _("Graphics (Apple)"), _("Processor"))
         for device, name in zip(DEVICES, names, strict=True):
             self.ui.deviceBox.addItem(name, device)
         self.ui.deviceBox.currentIndex = max(0, self.ui.deviceBox.findData(logic.device))
         self.ui.modelEdit.currentPath = setting("ModelFolder")
         self.ui.deviceBox.connect("currentIndexChanged(int)", self._on_device)
-        self.ui.modelEdit.connect("currentPathChanged(QString)", self._on_model)
+        on_path(self.ui.modelEdit, self._on_model)
         self.ui.segmentButton.connect("clicked()", self.segment_chosen)
         self.ui.segmentAllButton.connect("clicked()", self.segment_all)
         self.ui.cancelButton.connect("clicked()", self.cancel)
@@ -116,7 +128,7 @@ class SegmentPanel(Panel):
         except CPS4Error as error:
             show_error(error, self.logic.log)
             return
-        busy = {self._running, *self._waiting}
+        busy = {self._running and self._running.volume, *self._waiting}
         self._waiting.extend(volume.GetID() for volume in volumes if volume.GetID() not in busy)
         if self._running is None:
             self._next()
@@ -140,30 +152,28 @@ class SegmentPanel(Panel):
         model = self.logic.checked_model(NETWORK, _("The model cannot segment: its stage 2 is not trained."))
         source = self.logic.volumes.path_of(volume)
         target = self.logic.new_folder("segmentation") / "result.seg.nrrd"
-        self._running = volume.GetID()
-        self._job += 1
-        job = self._job  # the next scene uses the same node IDs again
+        job = _Job(volume.GetID(), model, self.logic.device, source, target)
+        self._running = job
         self._progress.start(_("Starting"))
         self.logic.worker.segment(
-            model,
-            self.logic.device,
-            source,
-            target,
+            job.model,
+            job.device,
+            job.source,
+            job.result,
             self.parameters.levelOrder,
             lambda event: self._on_event(job, event),
         )
-        self._check = (model, self.logic.device, source, target)
 
-    def _on_event(self, job: int, event: Event) -> None:
-        if job != self._job or self._running is None:
-            return  # of a scene that was closed meanwhile
+    def _on_event(self, job: _Job, event: Event) -> None:
+        if job is not self._running:
+            return  # of a scene that was closed meanwhile; the next one uses the same node IDs again
         if isinstance(event, Progress):
             self._progress.show(Progress(event.done, event.total, _("Segmenting"), event.seconds_left))
         elif isinstance(event, Warned):
             self.logic.log(event.message)
             self.say(event.message)
         elif isinstance(event, Artifact):
-            self._take_result(event)
+            self._take_result(job, event)
         elif isinstance(event, Failed):
             self.say(in_words(event))
             self._next()
@@ -173,8 +183,8 @@ class SegmentPanel(Panel):
                 self.say(_("Stopped. Nothing was changed."))
             self._next()
 
-    def _take_result(self, event: Artifact) -> None:
-        volume = slicer.mrmlScene.GetNodeByID(self._running)
+    def _take_result(self, job: _Job, event: Artifact) -> None:
+        volume = slicer.mrmlScene.GetNodeByID(job.volume)
         if volume is None:
             self.say(_("The volume was removed meanwhile; its result is dropped."))
             return
@@ -190,7 +200,7 @@ class SegmentPanel(Panel):
         if previous is not None and self._may_replace(previous):
             node = replace_content(previous, node)
         self.parameters.segmentation = node
-        self._check_result(node)
+        self._check_result(job, node)
         if self.ui.show3DButton.checked:
             show_surfaces(node, True)
         count = node.GetSegmentation().GetNumberOfSegments()
@@ -202,7 +212,7 @@ class SegmentPanel(Panel):
             else _("{volume}: no structure found. Is it a sagittal spine MR?").format(volume=volume.GetName())
         )
 
-    def _check_result(self, node: slicer.vtkMRMLSegmentationNode) -> None:
+    def _check_result(self, job: _Job, node: slicer.vtkMRMLSegmentationNode) -> None:
         """Let the model's teacher and its class prompts look at a result too, once nothing else is to be done."""
         node_id, made = node.GetID(), node.GetAttribute(DIGEST)
 
@@ -214,7 +224,8 @@ class SegmentPanel(Panel):
                 set_agreement(found, event.details["agreement"])
                 self.changed()
 
-        self.logic.worker.check(*self._check, node.GetAttribute(MADE_BY), on_event)
+        network = node.GetAttribute(MADE_BY)
+        self.logic.worker.check(job.model, job.device, job.source, job.result, network, on_event)
 
     def _may_replace(self, previous: slicer.vtkMRMLSegmentationNode) -> bool:
         """Whether the new result may take the place of an earlier one; asked only if somebody edited that."""
@@ -227,7 +238,7 @@ class SegmentPanel(Panel):
 
     def _say_running(self) -> None:
         if self._running is not None:
-            name = slicer.mrmlScene.GetNodeByID(self._running).GetName()
+            name = slicer.mrmlScene.GetNodeByID(self._running.volume).GetName()
             more = len(self._waiting)
             waits = _(" {count} more in line.").format(count=more) if more else ""
             self.say(_("Segmenting {name}.").format(name=name) + waits)

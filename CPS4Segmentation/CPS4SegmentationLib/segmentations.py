@@ -39,10 +39,10 @@ def load_result(
     Raises:
         CPS4Error: if the file cannot be read.
     """
-    try:
-        node = slicer.util.loadSegmentation(str(path))
-    except RuntimeError as error:
-        raise CPS4Error(_("The result could not be read."), _("Segment the volume again."), path) from error
+    # slicer.util.loadSegmentation would list the temporary file under File > Recent.
+    node = slicer.modules.segmentations.logic().LoadSegmentationFromFile(str(path))
+    if node is None:
+        raise CPS4Error(_("The result could not be read."), _("Segment the volume again."), path)
     # The file is temporary: the scene must save the segmentation as its own.
     slicer.mrmlScene.RemoveNode(node.GetStorageNode())
     node.SetName(slicer.mrmlScene.GenerateUniqueName(_("{volume} spine").format(volume=volume.GetName())))

@@ -1,6 +1,7 @@
 """The fixture that runs a scripted module without Slicer."""
 
 import importlib.util
+import logging
 import os
 import subprocess
 import sys
@@ -35,8 +36,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 
 @pytest.fixture
-def slicer_harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    """A Slicer with an empty scene. Fails a test that passed for what its module leaves behind."""
+def slicer_harness(
+    request: pytest.FixtureRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> Iterator[Any]:
+    """A Slicer with an empty scene. Fails a test that passed for what its module leaves behind, or for an error that
+    it logged; `caplog.clear()` takes those away that a test expects."""
     from SlicerHarness import SlicerHarness
 
     harness = SlicerHarness(tmp_path / "slicer")
@@ -44,8 +48,17 @@ def slicer_harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[A
     request.node.funcargs.clear()  # the test's own references are no leaks
     harness.close()
     if not request.node.stash.get(FAILED, False):
+        assert not _errors_in(caplog), f"logged: {_errors_in(caplog)}"
         assert not harness.leaks, f"left behind: {harness.leaks}"
         assert not harness.dialogs.unused_answers, f"never asked: {harness.dialogs.unused_answers}"
+
+
+def _errors_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [
+        record.getMessage() + str(record.exc_info or "")
+        for record in caplog.get_records("call")
+        if record.levelno >= logging.ERROR and record.name.startswith("CPS4SegmentationLib")
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,10 @@
 """The panel Segment, clicked as a user would, against the real background process."""
 
 import itertools
+import json
 import shutil
 import sys
+import time
 
 import numpy as np
 import psutil
@@ -225,7 +227,7 @@ def not_a_number(module):
     [
         (under_transform, "under a transform"),
         (axial, "sagittal"),
-        (lambda module: volume_of(module, np.zeros((1, 64, 64), np.int16)), "slice"),
+        (lambda module: volume_of(module, np.zeros((1, 64, 64), np.int16)), "constant"),
         (lambda module: volume_of(module, np.zeros((4, 64, 64), np.int16)), "constant"),
         (not_a_number, "NaN"),
         (
@@ -268,11 +270,11 @@ def test_a_folder_that_is_no_model_is_told(module, tmp_path):
         module.segment()
         assert words in module.harness.dialogs.errors[-1].text
     other = shutil.copytree(module.model, tmp_path / "other")
-    card = (other / "card.json").read_text(encoding="utf-8")
-    (other / "card.json").write_text(card.replace('"format": 1', '"format": 99'), encoding="utf-8")
+    card = json.loads((other / "card.json").read_text(encoding="utf-8"))
+    (other / "card.json").write_text(json.dumps({**card, "format": 99}), encoding="utf-8")
     module.choose_model(other)
     module.segment()
-    assert "another version" in module.harness.dialogs.errors[-1].text
+    assert "newer version" in module.harness.dialogs.errors[-1].text
     module.choose_model()
     assert segments_of(module.segment())
 
@@ -285,6 +287,85 @@ def test_without_a_model_or_a_volume_nothing_can_be_pressed(slicer_harness, trai
     assert module.widget.segment.ui.segmentButton.enabled
     module.widget.segment.ui.inputSelector.setCurrentNode(None)
     assert not module.widget.segment.ui.segmentButton.enabled
+
+
+def test_emptied_fields_are_taken_as_no_choice(module):
+    module.load()
+    assert module.widget.segment.ui.segmentButton.enabled
+    module.widget.segment.ui.modelEdit.currentPath = ""
+    assert not module.widget.segment.ui.segmentButton.enabled
+    assert "Choose a model" in module.widget.segment.ui.cardLabel.text
+    train = module.panel("train")
+    train.ui.dataEdit.currentPath = str(module.trained / "data")
+    module.wait(lambda: not train.ui.stopButton.enabled)
+    train.ui.outputEdit.currentPath = str(module.trained / "runs")
+    assert train.ui.startButton.enabled
+    for edit in (train.ui.dataEdit, train.ui.outputEdit):
+        before = edit.currentPath
+        edit.currentPath = ""
+        assert not train.ui.startButton.enabled
+        edit.currentPath = before
+        module.wait(lambda: not train.ui.stopButton.enabled)
+        assert train.ui.startButton.enabled
+
+
+def test_what_the_engine_says_waits_until_a_question_is_answered(module, monkeypatch):
+    """Each result is checked with its own files, though events go through while the user is asked."""
+    import qt
+
+    volumes = [module.load(name=f"mr {k}") for k in range(2)]
+    for volume in volumes:
+        segments_of(module.segment(volume))[0].SetName("mine")
+    asked, check = [], module.widget.logic.worker.check
+    monkeypatch.setattr(
+        module.widget.logic.worker,
+        "check",
+        lambda model, device, source, labels, *more: (
+            asked.append((source, labels)),
+            check(model, device, source, labels, *more),
+        ),
+    )
+
+    def think(box):
+        """The user takes a while; Slicer goes on, and so does the engine."""
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            module.harness.process_events()
+        return int(qt.QMessageBox.Yes)
+
+    module.harness.dialogs.answer(think, think)
+    panel = module.panel("segment")
+    panel.ui.segmentAllButton.click()
+    module.wait(lambda: not panel.ui.cancelButton.enabled)
+    sources = [module.widget.logic.volumes.path_of(volume) for volume in volumes]
+    assert [source for source, labels in asked] == sources
+    assert len({labels for source, labels in asked}) == 2
+
+
+def test_results_are_no_recent_files(module):
+    module.load()
+    before = module.harness.recent_files
+    module.segment()
+    assert module.harness.recent_files == before
+
+
+def test_an_error_in_a_panel_is_logged_and_the_job_ends(module, monkeypatch, caplog, capture_slot_errors):
+    """Slicer prints what a slot raises and goes on."""
+    from CPS4SegmentationLib import segment_panel
+
+    def broken(*_):
+        raise ValueError("nobody thought of this")
+
+    module.load()
+    with monkeypatch.context() as patch, capture_slot_errors():
+        patch.setattr(segment_panel, "load_result", broken)
+        panel = module.panel("segment")
+        panel.ui.segmentButton.click()
+        module.wait(lambda: not panel.ui.cancelButton.enabled, 30)
+    assert any("nobody thought of this" in line for line in module.widget.logic.lines)
+    assert "nobody thought of this" in caplog.text
+    caplog.clear()
+    assert segments_of(module.segment())
 
 
 def worker_of(module):

@@ -273,6 +273,8 @@ class qSlicerApplication(QtCore.QObject, Observing):
         self._make_scene()
         self._modules = qSlicerModuleManager()
         self._io = qSlicerCoreIOManager(self._scene, self.moduleLogic)
+        self._recent_files: list[str] = []
+        self._io.newFileLoaded.connect(self._add_to_recent_files)
         self._extensions = qSlicerExtensionsManagerModel()
         self._options = qSlicerCommandOptions()
         self._window = qSlicerMainWindow(self._modules)
@@ -364,7 +366,8 @@ class qSlicerApplication(QtCore.QObject, Observing):
         return QtCore.QProcessEnvironment.systemEnvironment()
 
     def startupEnvironment(self) -> QtCore.QProcessEnvironment:
-        return QtCore.QProcessEnvironment.systemEnvironment()
+        """What the application was started with: nothing of what its launcher, or a test since, put there."""
+        return self._startup_environment
 
     def translate(self, context: str, text: str) -> str:
         return text
@@ -402,6 +405,10 @@ class qSlicerApplication(QtCore.QObject, Observing):
             ):
                 hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
 
+    def _add_to_recent_files(self, properties: dict[str, Any]) -> None:
+        """File > Recent lists all that goes through the input and output manager."""
+        self._recent_files.append(str(properties["fileName"]))
+
     def _load_module(self, path: Path) -> qSlicerScriptedLoadableModule:
         specification = importlib.util.spec_from_file_location(path.stem, path)
         source = importlib.util.module_from_spec(specification)
@@ -431,6 +438,8 @@ class qSlicerApplication(QtCore.QObject, Observing):
         self._scene.SetRootDirectory(str(folder))
         self._remote_io.GetCacheManager().SetRemoteCacheDirectory(str(folder / "cache"))
         self._extensions._installed = []
+        self._recent_files.clear()
+        self._startup_environment = QtCore.QProcessEnvironment.systemEnvironment()
         self._exit_status = self._opened_node = None
         self._layouts.setLayout(slicer_core.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
         self._window.resize(1280, 800)

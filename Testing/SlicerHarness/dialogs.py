@@ -1,7 +1,8 @@
 """Modal dialogs without a person: each is recorded, and answered as the test said before.
 
 A message with one button is accepted. A question that no test answered is an error, because a real window would
-wait for ever.
+wait for ever. A modal dialog runs an event loop of its own, inside the handler that opened it: timers, processes and
+other slots go on meanwhile, and here too. An answer that is a function may let them go on for longer.
 """
 
 from collections import deque
@@ -44,6 +45,7 @@ class Dialogs:
         return [message for message in self.messages if message.icon == "Critical"]
 
     def run_message_box(self, box: QtWidgets.QMessageBox) -> int:
+        _let_events_through()
         offered = [button for button in QtWidgets.QMessageBox.StandardButton if button & box.standardButtons]
         buttons = {button.name: button for button in offered}
         custom = {button.text.replace("&", ""): button for button in box.buttons()}
@@ -64,10 +66,12 @@ class Dialogs:
         return int(buttons[answer])
 
     def run_dialog(self, dialog: QtWidgets.QDialog) -> int:
+        _let_events_through()
         answer = self._next(f"the dialog {type(dialog).__name__} '{dialog.windowTitle}'")
         return int(answer(dialog) if callable(answer) else answer)
 
     def choose(self, what: str) -> Any:
+        _let_events_through()
         return self._next(what)
 
     def _next(self, what: str) -> Answer:
@@ -116,6 +120,10 @@ class Dialogs:
             for cls, names in ((QtWidgets.QFileDialog, file_dialog), (QtWidgets.QInputDialog, input_dialog))
             for name in names
         ]
+
+
+def _let_events_through() -> None:
+    QtWidgets.QApplication.processEvents()
 
 
 def _replace(cls: type, name: str, value: Any) -> Callable[[], None]:

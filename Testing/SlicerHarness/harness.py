@@ -16,6 +16,7 @@ from PySide6 import QtCore, QtGui, QtWidgets
 
 from .dark_style import dark_palette
 from .dialogs import Dialogs
+from .launcher import make_launcher
 from .slicer_module import Installation
 from .views import ctkVTKAbstractView, grab
 
@@ -42,6 +43,7 @@ class SlicerHarness:
         self._modules: list[Any] = []
         self._paths: list[str] = []
         self._processes = _children()
+        self._path_variable = os.environ["PATH"]
         vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)
         self._installation = Installation.get()
         self._catch_vtk_errors()
@@ -78,6 +80,19 @@ class SlicerHarness:
     @property
     def main_window(self) -> QtWidgets.QMainWindow:
         return self._installation.app._window
+
+    @property
+    def recent_files(self) -> list[str]:
+        """File > Recent."""
+        return list(self._installation.app._recent_files)
+
+    def install_launcher(self) -> Path:
+        """Puts `PythonSlicer` on the PATH; returns the folder of packages that it puts before all others."""
+        packages = self.folder / "lib" / "Python" / "site-packages"
+        packages.mkdir(parents=True)
+        program = make_launcher(self.folder / "bin", packages)
+        os.environ["PATH"] = os.pathsep.join([str(program.parent), self._path_variable])
+        return packages
 
     def process_events(self) -> None:
         self.qt_application.processEvents()
@@ -165,6 +180,7 @@ class SlicerHarness:
         self._installation.leave()
         self._installation = self.slicer = None
         self._undo_dialogs()
+        os.environ["PATH"] = self._path_variable
         for path in self._paths:
             sys.path.remove(path)
         for name in (
