@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import platform
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import slicer
@@ -29,40 +34,87 @@ SMALL_MB = 2
 SLICERS_OWN = ("numpy", "SimpleITK", "vtk")
 """Packages that come with Slicer and must stay as they are."""
 
+_installing = threading.Lock()
+
 
 def missing_packages() -> list[Requirement]:
     """Return the requirements that Slicer's Python does not meet."""
-    lines = REQUIREMENTS.read_text(encoding="utf-8").split("\n")
-    return [needed for line in lines if line and not _is_met(needed := Requirement(line))]
+    return [needed for needed in _requirements() if not _is_met(needed)]
 
 
-def install_missing() -> bool:
+def _requirements() -> list[Requirement]:
+    return [Requirement(line) for line in REQUIREMENTS.read_text(encoding="utf-8").split("\n") if line]
+
+
+def lacks_torch_for_good(missing: list[Requirement]) -> bool:
+    """Whether torch is missing where there is none to install.
+
+    Slicer's macOS builds are for Intel processors and run translated on Apple's; torch ends there with 2.2.
+    """
+    on_intel_mac = sys.platform == "darwin" and platform.machine() == "x86_64"
+    return on_intel_mac and any(needed.name == "torch" for needed in missing)
+
+
+def install_missing(on_log: Callable[[str], None]) -> bool:
     """Ask, then install what is missing; False if the user does not want it.
 
     torch goes first, with the extension PyTorch where it is installed: it chooses the build for the graphics card.
 
+    Args:
+        on_log: receives lines for the log.
+
     Raises:
-        CPS4Error: if the installation fails.
+        CPS4Error: if the installation fails or runs already, or there is nothing to install.
     """
+    if not _installing.acquire(blocking=False):  # Slicer lets events through while pip runs
+        raise CPS4Error(
+            _("The packages are being installed."), _("Wait until that is done, then press the button again.")
+        )
+    try:
+        return _install_missing(on_log)
+    finally:
+        _installing.release()
+
+
+def _install_missing(on_log: Callable[[str], None]) -> bool:
     missing = missing_packages()
     if not missing:
         return True
+    if lacks_torch_for_good(missing):
+        raise CPS4Error(
+            _("This Slicer runs as on an Intel processor, for which torch 2.2 is the last on macOS."),
+            _(
+                "Install a Python made for your Mac, and there `pip install` the CPS4 folder. "
+                "Then choose it under Settings as Own Python."
+            ),
+        )
     if not slicer.util.confirmOkCancelDisplay(_question(missing), windowTitle=_("CPS4")):
         return False
-    try:
-        for needed in missing:
-            if needed.name == "torch":
-                _install_torch(needed)
-        _pip_install([needed for needed in missing if needed.name != "torch"])
-    except (RuntimeError, OSError) as error:
-        raise CPS4Error(
-            _("The packages could not be installed: {reason}").format(reason=str(error).strip()[:300]),
-            _("Check the network and its proxy. Or choose a Python of your own under Settings."),
-        ) from error
+    loaded = [needed.name for needed in missing if needed.name in sys.modules]
+    with_torch = [needed for needed in missing if needed.name in ("torch", "torchvision")]
+    others = [needed for needed in missing if needed not in with_torch]
+    for group, install in ((with_torch, _install_torch), (others, _pip_install)):
+        try:
+            if group:
+                install(group)
+        except (subprocess.CalledProcessError, ImportError, RuntimeError, OSError) as error:
+            on_log(f"{type(error).__name__}: {error}")
+            raise CPS4Error(
+                _("{names} could not be installed.").format(names=_names(group)),
+                _(
+                    "The Python console says why. Check the network and its proxy, restart Slicer and try again. "
+                    "Or choose a Python of your own under Settings."
+                ),
+            ) from error
     if still := missing_packages():
         raise CPS4Error(
             _("Still missing: {names}.").format(names=", ".join(map(str, still))),
-            _("See the Python console for details."),
+            _("Restart Slicer and try again. The Python console says more."),
+        )
+    if loaded:
+        slicer.util.infoDisplay(
+            _("Restart Slicer: it uses the earlier {names} until then.").format(names=", ".join(loaded)),
+            windowTitle=_("CPS4"),
         )
     return True
 
@@ -78,20 +130,30 @@ def _question(missing: list[Requirement]) -> str:
     )
 
 
-def _install_torch(requirement: Requirement) -> None:
-    if importlib.util.find_spec("PyTorchUtils") is not None:
-        from PyTorchUtils import PyTorchUtilsLogic
+def _names(requirements: list[Requirement]) -> str:
+    return ", ".join(needed.name for needed in requirements)
 
-        if PyTorchUtilsLogic().installTorch(askConfirmation=False) is None:
-            raise RuntimeError(_("the extension PyTorch could not install torch"))
-    else:
-        _pip_install([requirement])
+
+def _install_torch(requirements: list[Requirement]) -> None:
+    """Install torch and torchvision, whose builds must fit each other."""
+    if importlib.util.find_spec("PyTorchUtils") is None:
+        _pip_install(requirements)
+        return
+    from PyTorchUtils import PyTorchUtilsLogic
+
+    # Without the versions it is content with any torch that is there.
+    versions = {needed.name: str(needed.specifier) for needed in _requirements()}
+    done = PyTorchUtilsLogic().installTorch(
+        askConfirmation=False,
+        torchVersionRequirement=versions["torch"],
+        torchvisionVersionRequirement=versions["torchvision"],
+    )
+    if done is None:
+        raise RuntimeError("the extension PyTorch did not install torch")
 
 
 def _pip_install(requirements: list[Requirement]) -> None:
     """Install with Slicer's own installer; its numpy, SimpleITK and VTK are pinned to what they are."""
-    if not requirements:
-        return
     names = [str(needed) for needed in requirements]
     constraints = Path(slicer.app.temporaryPath) / "cps4-constraints.txt"
     constraints.write_text("\n".join(_pins()) + "\n", encoding="utf-8")

@@ -78,7 +78,7 @@ class CPS4SegmentationLogic(ScriptedLoadableModuleLogic):
         """
         if self._engine_checked or setting("EnginePython"):
             return
-        if not install_missing():
+        if not install_missing(self.log):
             raise CPS4Error(
                 _("CPS4 cannot compute without its packages."),
                 _("Press the button again to install them, or choose a Python of your own under Settings."),

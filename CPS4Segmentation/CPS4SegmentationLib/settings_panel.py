@@ -14,7 +14,7 @@ from CPS4Core.errors import CPS4Error
 from CPS4SegmentationLib.engine import EngineProcess
 from CPS4SegmentationLib.installation import install_missing, missing_packages
 from CPS4SegmentationLib.logic import CPS4SegmentationLogic, show_error
-from CPS4SegmentationLib.panel import Panel
+from CPS4SegmentationLib.panel import Panel, on_path
 from CPS4SegmentationLib.remembered import remember, setting
 
 
@@ -28,7 +28,7 @@ class SettingsPanel(Panel):
         self._check: EngineProcess | None = None
         self._answer: list[str] = []
         self.ui.pythonEdit.currentPath = setting("EnginePython")
-        self.ui.pythonEdit.connect("currentPathChanged(QString)", self._on_python)
+        on_path(self.ui.pythonEdit, self._on_python)
         self.ui.installButton.connect("clicked()", self.install)
         self.ui.checkButton.connect("clicked()", self.check)
         self.ui.copyButton.connect("clicked()", self.copy_log)
@@ -40,7 +40,7 @@ class SettingsPanel(Panel):
     def install(self) -> None:
         """Install what is missing in Slicer's Python, after asking."""
         try:
-            if install_missing():
+            if install_missing(self.logic.log):
                 self.check()
         except CPS4Error as error:
             show_error(error, self.logic.log)

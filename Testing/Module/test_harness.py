@@ -1,9 +1,12 @@
 """The harness is faithful: a module written for Slicer runs, and what Slicer would refuse is refused."""
 
+import ast
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PySide6 import QtGui
 from SlicerHarness import SlicerHarness
@@ -140,6 +143,90 @@ def test_volumes_and_segmentations_are_written_and_read(slicer_harness, toy, tmp
     )
     with pytest.raises(RuntimeError, match="Failed to load"):
         slicer.util.loadVolume(str(tmp_path / "absent.nrrd"))
+
+
+# What only real Slicer does
+
+
+def test_a_field_is_read_again_only_when_its_node_is_modified(slicer_harness, toy):
+    volume, parameters = add_volume(slicer_harness), toy._parameters
+    node = parameters.parameterNode
+    node.DisableModifiedEventOn()
+    node.SetNodeReferenceID("inputVolume", volume.GetID())
+    node.DisableModifiedEventOff()
+    assert parameters.inputVolume is None
+    node.Modified()
+    assert parameters.inputVolume is volume
+
+
+def test_an_import_takes_the_node_from_a_selector_and_from_its_field(slicer_harness, toy, tmp_path):
+    slicer, scene = slicer_harness.slicer, slicer_harness.slicer.mrmlScene
+    toy.ui.inputSelector.setCurrentNode(add_volume(slicer_harness))
+    assert slicer.util.saveScene(str(tmp_path / "one.mrb"))
+    toy.removeObserver(scene, scene.StartImportEvent, toy.onSceneStartClose)
+    toy.removeObserver(scene, scene.EndImportEvent, toy.onSceneEndClose)
+    slicer.util.loadScene(str(tmp_path / "one.mrb"), {"clear": False})
+    assert toy.ui.inputSelector.currentNode() is None
+    assert toy._parameters.inputVolume is None
+    assert toy._parameters.parameterNode.GetNodeReference("inputVolume") is None  # and what was saved is lost
+
+
+def test_a_path_field_is_silent_when_it_is_emptied(slicer_harness):
+    import ctk
+
+    edit, paths, valid = ctk.ctkPathLineEdit(), [], []
+    edit.connect("currentPathChanged(QString)", paths.append)
+    edit.connect("validInputChanged(bool)", valid.append)
+    for text in ("/no/such/file", "", "/"):
+        edit.currentPath = text
+    assert paths == ["/no/such/file", "/"]
+    assert valid == [True, False, True]
+    edit.nameFilters = ("*.nii",)
+    edit.currentPath = "scan.nrrd"
+    edit.currentPath = "scan.nii"
+    assert paths[2:] == ["scan.nii"]
+
+
+def test_events_go_on_while_a_dialog_is_open(slicer_harness):
+    import qt
+
+    seen = []
+    qt.QTimer.singleShot(0, lambda: seen.append("timer"))
+    slicer_harness.slicer.util.infoDisplay("A message")
+    assert seen == ["timer"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the launcher is a script")
+def test_killing_the_launcher_leaves_the_python_beneath(slicer_harness):
+    import qt
+
+    packages = slicer_harness.install_launcher()
+    process, seen = qt.QProcess(), []
+    process.readyReadStandardOutput.connect(lambda: seen.append(process.readAllStandardOutput().data()))
+    script = "import os, sys, time; print(os.getpid(), sys.path, flush=True); time.sleep(60)"
+    process.start("PythonSlicer", ["-c", script])
+    slicer_harness.wait_until(lambda: seen)
+    number, _, path = seen[0].decode("utf-8").partition(" ")
+    assert ast.literal_eval(path)[1] == str(packages)
+    process.kill()
+    assert process.waitForFinished()
+    beneath = psutil.Process(int(number))
+    assert beneath.is_running()
+    beneath.kill()
+    beneath.wait()
+
+
+def test_what_is_loaded_is_in_the_list_of_recent_files(slicer_harness, tmp_path):
+    slicer = slicer_harness.slicer
+    assert slicer.util.saveNode(add_volume(slicer_harness), str(tmp_path / "mr.nrrd"))
+    slicer.util.loadVolume(str(tmp_path / "mr.nrrd"))
+    assert slicer_harness.recent_files == [str(tmp_path / "mr.nrrd")]
+
+
+def test_a_widget_is_grabbed(slicer_harness, toy):
+    import ctk
+
+    assert not ctk.ctkWidgetsUtils.grabWidget(toy.parent).isNull()
 
 
 # What would be refused
@@ -427,7 +514,7 @@ def test_plots_are_drawn(slicer_harness, tmp_path):
 def test_packages_are_asked_for_and_not_installed(slicer_harness):
     slicer = slicer_harness.slicer
     assert slicer.packaging.pip_check("numpy>=1.0")
-    with pytest.raises(RuntimeError, match="installs nothing"):
+    with pytest.raises(subprocess.CalledProcessError, match="installs nothing"):
         slicer.util.pip_install("not-there==1.0")
     slicer_harness.dialogs.answer("Cancel")
     with pytest.raises(RuntimeError, match="declined"):

@@ -1,11 +1,15 @@
 """The panel Settings: installation with consent, a Python of the user's own, the log."""
 
 import importlib.metadata
+import platform
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+EXTENSIONS = Path(__file__).parents[1] / "SlicerHarness" / "extensions"
 
 
 @pytest.fixture
@@ -93,19 +97,133 @@ def test_nothing_is_installed_without_consent(module, without):
     assert not module.slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
 
 
-def test_an_installation_that_fails_says_what_to_do(module, without, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        (subprocess.CalledProcessError, (1, "pip install")),
+        (ImportError, ("libcudart.so.12: no such file",)),
+        (RuntimeError, ("no route to host",)),
+    ],
+)
+@pytest.mark.parametrize("missing", ["torch", "timm"])
+def test_an_installation_that_fails_says_what_to_do(module, without, monkeypatch, kind, arguments, missing):
     from slicer import packaging
 
     def fail(requirements):
-        raise RuntimeError("no route to host")
+        raise kind(*arguments)
 
-    without(["timm"])
+    monkeypatch.syspath_prepend(EXTENSIONS)
+    without([missing])
     monkeypatch.setattr(packaging, "on_install", fail)
     module.harness.dialogs.answer("Ok")
     module.panel("settings").ui.installButton.click()
     (message,) = module.harness.dialogs.errors
-    assert "no route to host" in message.text
+    assert f"{missing} could not be installed" in message.text
+    assert "Python console" in message.text
     assert "Python of your own" in message.text
+    assert "Traceback" not in message.text
+    assert any(kind.__name__ in line for line in module.widget.logic.lines)
+
+
+def test_macos_on_intel_is_told_before_anything_is_downloaded(module, without, monkeypatch):
+    from slicer import packaging
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    without(["torch", "timm"])
+    module.panel("settings").ui.installButton.click()
+    assert not packaging.requested
+    (message,) = module.harness.dialogs.messages  # no question was asked
+    assert "torch 2.2" in message.text
+    assert "Own Python" in message.text
+    without([])
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "installed", "refused"),
+    [
+        ("darwin", "x86_64", "", True),
+        ("darwin", "x86_64", "2.2.2", True),
+        ("darwin", "x86_64", "2.7.0", False),
+        ("darwin", "arm64", "", False),
+        ("linux", "x86_64", "", False),
+        ("win32", "AMD64", "", False),
+    ],
+)
+def test_where_torch_cannot_be_installed(module, without, monkeypatch, system, machine, installed, refused):
+    from CPS4SegmentationLib import installation
+
+    if installed:
+        real = importlib.metadata.version
+        monkeypatch.setattr(
+            importlib.metadata, "version", lambda name: installed if name == "torch" else real(name)
+        )
+    else:
+        without(["torch"])
+    missing = installation.missing_packages()
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert installation.lacks_torch_for_good(missing) is refused
+
+
+def test_the_extension_pytorch_replaces_a_torch_that_is_too_old(module, monkeypatch):
+    import qt
+    from slicer import packaging
+
+    qt.QSettings().setValue("CPS4/EnginePython", "")
+    versions = {"torch": "1.13.1", "torchvision": "0.14.1"}
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: versions.get(name) or real(name))
+    monkeypatch.setattr(
+        packaging, "on_install", lambda names: versions.update(torch="2.9", torchvision="0.24")
+    )
+    monkeypatch.setitem(sys.modules, "torchvision", object())  # another extension has loaded the old one
+    monkeypatch.syspath_prepend(EXTENSIONS)
+    module.harness.dialogs.answer("Ok")
+    module.panel("settings").ui.installButton.click()
+    assert packaging.requested == ["torch>=2.6", "torchvision>=0.21"]
+    assert not module.harness.dialogs.errors
+    assert "Restart Slicer" in module.harness.dialogs.messages[-1].text
+    assert "torchvision" in module.harness.dialogs.messages[-1].text
+    module.widget.settings.close()
+
+
+def test_what_stays_missing_is_said_with_the_advice_to_restart(module, without, monkeypatch):
+    from slicer import packaging
+
+    without(["timm"])
+    monkeypatch.setattr(packaging, "on_install", lambda names: None)
+    module.harness.dialogs.answer("Ok")
+    module.panel("settings").ui.installButton.click()
+    (message,) = module.harness.dialogs.errors
+    assert "timm" in message.text
+    assert "Restart Slicer" in message.text
+
+
+def test_a_second_press_starts_no_second_installation(module, without, monkeypatch):
+    """Events go through while pip runs."""
+    from slicer import packaging
+
+    without(["timm"])
+    module.choose_model()
+    module.load()
+    install, runs = packaging.on_install, []
+
+    def slow(requirements):
+        runs.append(requirements)
+        module.widget.segment.ui.segmentButton.click()
+        module.widget.settings.ui.installButton.click()
+        install(requirements)
+
+    monkeypatch.setattr(packaging, "on_install", slow)
+    module.harness.dialogs.answer("Ok")
+    module.panel("settings").ui.installButton.click()
+    assert len(runs) == 1
+    assert [message.text for message in module.harness.dialogs.errors] == 2 * [
+        "The packages are being installed. Wait until that is done, then press the button again."
+    ]
+    module.wait(lambda: "Computes on" in module.widget.settings.ui.engineLabel.text)
+    assert module.segment()  # once it is done, one works on
 
 
 def test_a_python_of_the_users_own_is_checked(module, tmp_path):
@@ -116,6 +234,16 @@ def test_a_python_of_the_users_own_is_checked(module, tmp_path):
     panel.ui.checkButton.click()
     module.wait(lambda: "Ready" in panel.ui.engineLabel.text)
     assert "Processor" in panel.ui.engineLabel.text or "cpu" in panel.ui.engineLabel.text.lower()
+
+
+def test_an_emptied_field_takes_slicers_own_python_again(module):
+    import qt
+
+    panel = module.panel("settings")
+    assert panel.ui.pythonEdit.currentPath == sys.executable
+    panel.ui.pythonEdit.currentPath = ""
+    assert not qt.QSettings().value("CPS4/EnginePython", "")
+    module.wait(lambda: "Looking" not in panel.ui.engineLabel.text)
 
 
 def test_a_python_without_the_engine_is_told(module, tmp_path):

@@ -1,9 +1,11 @@
 """`slicer.packaging` (Slicer 5.12): says what is installed, and installs nothing.
 
-A test sees the requests in `requested`, and decides with `on_install` what an installation does.
+A test sees the requests in `requested`, and decides with `on_install` what an installation does. As in Slicer, events
+go through while pip runs, and pip that fails raises `subprocess.CalledProcessError`.
 """
 
 import importlib.metadata
+import subprocess
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -62,8 +64,11 @@ def pip_install(
 ) -> list[str] | None:
     names = [str(r) for r in _requirements(requirements)]
     requested.extend(names)
+    slicer.app.processEvents()
     if on_install is None:
-        raise RuntimeError(f"the harness installs nothing: {', '.join(names)}")
+        raise subprocess.CalledProcessError(
+            1, f"pip install {' '.join(names)} (the harness installs nothing)"
+        )
     on_install(names)
     if completedCallback is not None:
         completedCallback(0)
