@@ -165,6 +165,7 @@ def test_every_name_of_slicer_and_qt_that_the_module_uses_exists_there():
     from SlicerHarness.check_names import check_names
 
     problems = check_names(MODULE, newer_allowed=frozenset({"packaging"}))
+    problems += check_names(ROOT / "Testing" / "Slicer")
     assert not problems, "\n".join(map(str, problems))
 
 

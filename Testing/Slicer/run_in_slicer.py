@@ -7,17 +7,18 @@ scene again, and writes pictures and a report to `build/slicer`. PYTHON is an en
 packages; without it, Slicer's own is used. Slicer ends with code 0 if all is well.
 """
 
-import os
 import subprocess
 import sys
 import time
 import traceback
 from pathlib import Path
 
+import ctk
 import qt
 import slicer
 
 ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "Testing" / "small_models.py"
 OUTPUT = ROOT / "build" / "slicer"
 SECONDS = 600
 
@@ -61,10 +62,10 @@ def train_model() -> None:
     """Train a small model on phantoms, in the engine's own environment."""
     from CPS4SegmentationLib.engine import engine_python
 
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    script = ROOT / "Testing" / "small_models.py"
+    # Not that of this process: it holds Slicer's PYTHONHOME, with which an own Python does not start.
+    environment = {**slicer.util.startupEnvironment(), "PYTHONPATH": str(ROOT)}
     if not (OUTPUT / "stage 2" / "model" / "card.json").is_file():
-        subprocess.run([engine_python(), str(script), str(OUTPUT)], check=True, env=environment)
+        subprocess.run([engine_python(), str(SCRIPT), str(OUTPUT)], check=True, env=environment)
     widget().segment.ui.modelEdit.currentPath = str(OUTPUT / "stage 2" / "model")
 
 
@@ -142,7 +143,8 @@ def picture(name: str) -> None:
     """Save the whole window as a picture."""
     slicer.util.forceRenderAllViews()
     slicer.app.processEvents()
-    slicer.util.mainWindow().grab().save(str(OUTPUT / f"{name}.png"))
+    ctk.ctkWidgetsUtils.grabWidget(slicer.util.mainWindow()).save(str(OUTPUT / f"{name}.png"))
 
 
-main()
+if __name__ == "__main__":
+    main()
