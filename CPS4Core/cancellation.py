@@ -17,6 +17,7 @@ class Cancellation:
 
     @property
     def requested(self) -> bool:
+        """Whether the user asked to stop."""
         return self._event.is_set()
 
     def request(self) -> None:

@@ -16,8 +16,10 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class Event:
-    """The part every event shares: ``time``, seconds since 1970, and in a worker's answer the ``request`` it
-    belongs to."""
+    """The part that every event shares.
+
+    ``time`` is in seconds since 1970. A worker's answer names the ``request`` that it belongs to.
+    """
 
     kind: ClassVar[str] = "event"
     time: float = field(default_factory=time.time, kw_only=True)

@@ -23,6 +23,7 @@ class JsonLines:
         pass
 
     def __call__(self, event: Event) -> None:
+        """Write the event as a line of JSON."""
         sys.stdout.write(event.to_json() + "\n")
         sys.stdout.flush()
 
@@ -53,6 +54,7 @@ class Terminal:
         self._bar.stop()
 
     def __call__(self, event: Event) -> None:
+        """Show the event."""
         if isinstance(event, ProgressEvent):
             self._show_progress(event)
         elif isinstance(event, Metric):

@@ -27,6 +27,7 @@ class Journey:
 
     @property
     def data(self) -> Path:
+        """The data set."""
         return self.folder / "data"
 
     def segmented(self, system: str) -> Path:

@@ -86,7 +86,6 @@ def _best_names(pieces: list[Piece]) -> list[int]:
     State k of a piece is its place in ``HEAD_TO_TAIL``. From one piece to the next the place grows, so that names
     neither repeat nor go back; a place may be skipped, for a structure that was not found.
     """
-
     allowed = np.array(
         [[BY_LABEL[label].is_disc == _is_disc(piece) for label in HEAD_TO_TAIL] for piece in pieces]
     )

@@ -31,6 +31,7 @@ class Run:
 
     @property
     def device(self) -> torch.device:
+        """Where this process computes."""
         return self.accelerator.device
 
     def share_of(self, batch: int) -> int:

@@ -47,18 +47,22 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
+        """The state from which a stopped run goes on."""
         return self.path / "checkpoint.safetensors"
 
     @property
     def model(self) -> Path:
+        """The model folder."""
         return self.path / "model"
 
     @property
     def events(self) -> Path:
+        """The log of the run, one event a line."""
         return self.path / "events.jsonl"
 
     @property
     def preview(self) -> Path:
+        """The picture of a validation slice."""
         return self.path / "preview.png"
 
     def report(self, event: Event) -> None:

@@ -53,6 +53,7 @@ class Stage(ABC, Generic[Loaded, Prepared]):
 
     @property
     def total_steps(self) -> int:
+        """Steps of the whole run."""
         return self.epochs * self.steps_per_epoch
 
     @abstractmethod

@@ -68,7 +68,6 @@ def write_measurements(findings: list[Finding], path: Path) -> str:
     Raises:
         CPS4Error: if the file cannot be written.
     """
-
     with _whole(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)

@@ -70,8 +70,10 @@ def run_self_test(test: Any) -> None:
 
 
 def make_spine() -> tuple[slicer.vtkMRMLScalarVolumeNode, np.ndarray]:
-    """Return a sagittal stack with five structures, and their labels (k, j, i): k from right to left, j from
-    front to back, i from head to feet."""
+    """Return a sagittal stack with five structures, and their labels.
+
+    The axes of the labels are k, from right to left, j, from front to back, and i, from head to feet.
+    """
     shape = (12, 160, 256)
     labels = np.zeros(shape, np.uint8)
     top = 60
