@@ -118,13 +118,14 @@ class TrainSettings(Group):
     """Share of the Dice loss in the supervised loss of ``supervised``, ``mean_teacher_hard``, ``cps4`` and ``dusss``;
     the rest is the cross-entropy of eq. 5."""
     confidence: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Least probability of the teacher for a pixel to count in the loss of its hard labels (eq. 7)."""
+    """Least certainty of a pseudo-label (eq. 7) for it to count: the teacher's probability of the class, or the
+    attention of its text map times the trust in it, whichever is larger."""
     ramp: float = Field(default=0.0, ge=0.0, le=1.0)
     """Share of the training over which the pseudo-labels of ``cps4``, ``dusss`` and ``mean_teacher_hard`` gain their
     weight; 0: full weight from the start."""
     teacher_weight: float = Field(default=1.0, ge=0.0)
-    """Weight of the teacher's probabilities beside the text maps in the target of eq. 7. With the target ``literal``
-    it is also how much the teacher's pseudo-labels count in the loss."""
+    """Weight of the teacher beside the text maps in the target of eq. 7: a tenth makes a map worth ten times as much.
+    With the target ``literal`` it is also how much the teacher's pseudo-labels count in the loss."""
     text_weight: float = Field(default=1.0, ge=0.0)
     """Weight of the text loss (eq. 6) beside the enhanced one (eq. 7)."""
     text_trust: Literal["full", "measured"] = "full"
@@ -132,8 +133,14 @@ class TrainSettings(Group):
     fully where there is no validation case."""
     least_trust: float = Field(default=0.5, ge=0.0, le=1.0)
     """Text maps of a class with less measured trust are left out: more of them would be wrong than right."""
-    enhanced_target: Literal["hard", "literal", "normalised"] = "hard"
-    """Target of eq. 7: argmax of the sum, the sum itself, or the sum scaled to one over the classes."""
+    enhanced_target: Literal["logits", "softmax", "probabilities", "literal", "normalised"] = "logits"
+    """Target of eq. 7. Argmax of the teacher's logits and the maps, of its probabilities and a softmax of the maps, or
+    of its probabilities and the maps; or the last sum itself, or scaled to one over the classes."""
+    merged_by: Literal["attention", "over_threshold"] = "attention"
+    """Where text maps overlap, the class of the largest attention wins (eq. 6), or of the largest attention over its
+    own threshold, since the attention of one class is not calibrated with that of another."""
+    unmapped: Literal["background", "ignore"] = "background"
+    """What eq. 6 says where no text map is set, that of the background neither."""
     presence_gate: bool = False
     """Drop the text map of a class that the gate holds to be absent from the slice."""
     presence_threshold: float = Field(default=0.5, ge=0.0, le=1.0)
@@ -201,7 +208,9 @@ SMALL = Settings(
         centre_prompts=True,
     ),
     # The vision encoder starts from random weights: it needs a larger rate than the pretrained text encoder bears.
-    pretrain=PretrainSettings(learning_rate=5e-4, text_learning_rate=0, epochs=15, batch=8),
+    pretrain=PretrainSettings(
+        mask_coverage="share", learning_rate=5e-4, text_learning_rate=0, epochs=15, batch=8
+    ),
     # A level deeper than its size asks for, so that the network sees how far the sacrum is; and a large rate for
     # most of the few steps.
     train=TrainSettings(
@@ -219,6 +228,8 @@ SMALL = Settings(
         enhanced_target="literal",
         teacher_weight=0.1,
         text_trust="measured",
+        unmapped="ignore",
+        merged_by="over_threshold",
     ),
 )
 

@@ -8,17 +8,20 @@ from torch import Tensor, distributed
 from CPS4Core.class_table import IGNORE
 
 
-def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return the cross-entropy of eq. 5-7: the mean over the pixels of an image, then over images.
 
     Args:
         logits: shape (images, classes, H, W).
         target: labels, int64, (images, H, W), ``IGNORE`` where unknown; or class weights, (images, classes, H, W).
+        weight: how much each labelled pixel counts, 0 to 1, (images, H, W); fully if None.
     """
     logits = logits.float()
     if target.is_floating_point():
         return -(target * logits.log_softmax(1)).sum(1).mean()
     per_pixel = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
+    if weight is not None:
+        per_pixel = per_pixel * weight
     known = (target != IGNORE).sum((1, 2)).clamp_min(1)
     return (per_pixel.sum((1, 2)) / known).mean()
 

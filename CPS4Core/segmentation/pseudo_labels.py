@@ -11,48 +11,57 @@ from torch import Tensor, nn
 
 from CPS4Core.class_table import IGNORE
 
-TargetKind = Literal["hard", "literal", "normalised"]
+TargetKind = Literal["logits", "softmax", "probabilities", "literal", "normalised"]
 
 
-def enhance(teacher_probabilities: Tensor, text_maps: Tensor, kind: TargetKind = "hard") -> Tensor:
-    """Return the target of eq. 7: the teacher's pseudo-label y_t and the text maps y_text, added.
+def enhance(
+    z_t: Tensor, text_maps: Tensor, kind: TargetKind = "logits", teacher_weight: float = 1.0
+) -> Tensor:
+    """Return the target of eq. 7: the teacher's output y_t and the text maps y_text, added.
 
-    Where one class's map is set, the text decides; where several overlap, the teacher chooses among them; where
-    none is, the teacher decides alone.
+    y_t is what the network gives (eq. 4), its logits z_t. A set map is worth one logit: it decides where the teacher
+    is unsure, and cannot overrule a teacher who is sure.
 
     Args:
-        teacher_probabilities: softmax of the teacher's logits, shape (..., classes, H, W).
+        z_t: the teacher's logits, shape (..., classes, H, W).
         text_maps: y_text, the stacked binary maps of eq. 3, the same shape: bool, or the weight of each where it is
             set, 0 to 1.
-        kind: ``hard``: argmax of the sum; ``literal``: the sum itself, so that the loss equals
-            CE(s, y_t) + CE(s, y_text); ``normalised``: the sum scaled to one over the classes.
+        kind: with p_t = softmax(z_t), ``logits``: argmax(z_t + y_text); ``softmax``: argmax(p_t + softmax(y_text));
+            ``probabilities``: argmax(p_t + y_text), where a map that is set alone always wins; ``literal``: the sum
+            p_t + y_text itself, so that the loss equals CE(s, p_t) + CE(s, y_text); ``normalised``: that sum, scaled
+            to one over the classes.
+        teacher_weight: of z_t or p_t in the sum.
 
     Returns:
-        ``hard``: labels, int64, shape (..., H, W); else class weights, shape (..., classes, H, W).
+        Labels, int64, shape (..., H, W); of ``literal`` and ``normalised`` class weights, shape (..., classes, H, W).
     """
-    total = teacher_probabilities + text_maps.to(teacher_probabilities.dtype)
-    if kind == "hard":
-        return total.argmax(-3)
+    y_text = text_maps.to(z_t.dtype)
+    if kind == "logits":
+        return (teacher_weight * z_t + y_text).argmax(-3)
+    if kind == "softmax":
+        y_text = y_text.softmax(-3)
+    total = teacher_weight * z_t.softmax(-3) + y_text
     if kind == "literal":
         return total
-    return total / total.sum(-3, keepdim=True)
+    if kind == "normalised":
+        return total / total.sum(-3, keepdim=True)
+    return total.argmax(-3)
 
 
-def keep_confident(target: Tensor, teacher_probabilities: Tensor, least: float) -> Tensor:
-    """Return a target without the pixels where the teacher is unsure.
+def keep_confident(target: Tensor, certainty: Tensor, least: float) -> Tensor:
+    """Return a target without the pixels of which nobody is sure.
 
     Args:
         target: labels, int64, shape (..., H, W); or class weights, shape (..., classes, H, W).
-        teacher_probabilities: softmax of the teacher's logits, shape (..., classes, H, W).
-        least: the teacher's least probability of its own class, 0 to 1.
+        certainty: of each class at each pixel, 0 to 1, shape (..., classes, H, W).
+        least: the least certainty of the label; of class weights, of any class.
 
     Returns:
-        The target; where the teacher is below ``least``, ``IGNORE`` or zero weights.
+        The target; where the certainty is below ``least``, ``IGNORE`` or zero weights.
     """
-    sure, labels = teacher_probabilities.max(-3)
-    if target.shape == labels.shape:
-        return target.masked_fill(sure < least, IGNORE)
-    return target * (sure >= least).unsqueeze(-3)
+    if target.ndim == certainty.ndim:
+        return target * (certainty.amax(-3, keepdim=True) >= least)
+    return target.masked_fill(certainty.gather(-3, target.unsqueeze(-3)).squeeze(-3) < least, IGNORE)
 
 
 def ramp(progress: float, length: float) -> float:
@@ -89,9 +98,13 @@ class MeanTeacher(nn.Module):
         return self
 
     @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """Return z_t, float32, shape (images, classes, H, W)."""
+        return self.network(images).float()
+
     def forward(self, images: Tensor) -> Tensor:
         """Return softmax probabilities (images, classes, H, W)."""
-        return self.network(images).float().softmax(1)
+        return self.logits(images).softmax(1)
 
     @torch.no_grad()
     def follow(self, student: nn.Module, step: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from CPS4Core.card import NETWORK, TEACHER
-from CPS4Core.class_table import BACKGROUND, short_name
+from CPS4Core.class_table import short_name
 from CPS4Core.data.augment import Augmentation
 from CPS4Core.devices import memory_format
 from CPS4Core.evaluation.metrics import mean_scores
@@ -22,7 +22,7 @@ from CPS4Core.training.map_store import MapStore
 from CPS4Core.training.run import Run
 from CPS4Core.training.sampling import EndlessShuffle
 from CPS4Core.training.stage import Stage
-from CPS4Core.training.text_trust import trust_in
+from CPS4Core.training.text_trust import text_targets, trust_in
 from CPS4Core.vision_language.maps import text_maps
 
 RATE_DROP = 5
@@ -134,13 +134,7 @@ class SegmentationStage(Stage[LoadedSlices, Batch]):
             least_peak=self.settings.train.least_peak,
             change=change,
         )
-        trust = self.trust.to(self.device)[:, None, None]
-        return replace(
-            batch,
-            text_maps=maps.binary * trust,
-            text_labels=maps.labels,
-            text_trust=float(self.trust[BACKGROUND]),
-        )
+        return replace(batch, **text_targets(maps, self.trust.to(self.device), self.settings.train))
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from CPS4Core.class_table import BACKGROUND, NUM_CLASSES
-from CPS4Core.config import Settings
+from CPS4Core.class_table import BACKGROUND, IGNORE, NUM_CLASSES
+from CPS4Core.config import Settings, TrainSettings
 from CPS4Core.training.inputs import TrainingInputs
 from CPS4Core.training.map_store import MapStore
+from CPS4Core.vision_language.maps import TextMaps, merge_maps
 
 
 def trust_in(maps: MapStore, inputs: TrainingInputs, settings: Settings) -> Tensor:
@@ -33,6 +34,26 @@ def trust_in(maps: MapStore, inputs: TrainingInputs, settings: Settings) -> Tens
 
     stacked, labels = (binary_maps(case) for case in cases), (store.labels(case) for case in cases)
     return measure_text_trust(stacked, labels, settings.train.least_trust)
+
+
+def text_targets(maps: TextMaps, trust: Tensor, settings: TrainSettings) -> dict[str, Tensor]:
+    """Return what the text says of slices, as far as it is trusted: the fields ``text_...`` of a ``Batch``.
+
+    Args:
+        maps: of the slices, shape (slices, classes, H, W).
+        trust: in the maps of each class, 0 to 1, shape (classes,).
+        settings: how maps are merged, and what is where none is set.
+    """
+    of_class = trust[:, None, None]
+    trusted = maps.binary & (of_class > 0)
+    strength = maps.attention if settings.merged_by == "attention" else maps.over_threshold
+    labels = merge_maps(trusted, strength, BACKGROUND if settings.unmapped == "background" else IGNORE)
+    return {
+        "text_maps": maps.binary * of_class,
+        "text_labels": labels,
+        "text_trust": trust[labels.masked_fill(labels == IGNORE, BACKGROUND)],
+        "text_certainty": maps.attention * maps.binary * of_class,
+    }
 
 
 def measure_text_trust(

@@ -39,6 +39,11 @@ class TextMaps:
         """The maps merged into labels, int64, shape (..., H, W)."""
         return merge_maps(self.binary, self.attention)
 
+    @property
+    def over_threshold(self) -> Tensor:
+        """Up(A) over the threshold of its class, which makes classes comparable, the shape of ``attention``."""
+        return self.attention / self.thresholds[..., None, None].clamp_min(torch.finfo(torch.float32).tiny)
+
 
 def text_maps(
     A: Tensor,
@@ -92,20 +97,21 @@ def otsu_thresholds(attention: Tensor) -> Tensor:
     return torch.from_numpy(thresholds).to(attention.device).reshape(attention.shape[:-2])
 
 
-def merge_maps(binary: Tensor, attention: Tensor) -> Tensor:
+def merge_maps(binary: Tensor, strength: Tensor, unmapped: int = BACKGROUND) -> Tensor:
     """Merge the binary maps of all classes into one label map.
 
-    Where several maps are set, the class with the largest attention wins; where none is, it is background.
+    Where several maps are set, the class of the largest strength wins.
 
     Args:
         binary: y_text, bool, shape (..., classes, H, W).
-        attention: Up(A), the same shape.
+        strength: Up(A), or Up(A) over its threshold, the same shape.
+        unmapped: the label where no map is set.
 
     Returns:
         Labels, int64, shape (..., H, W).
     """
-    strongest = attention.masked_fill(~binary, -torch.inf).argmax(-3)
-    return torch.where(binary.any(-3), strongest, BACKGROUND)
+    strongest = strength.masked_fill(~binary, -torch.inf).argmax(-3)
+    return torch.where(binary.any(-3), strongest, unmapped)
 
 
 def gate_absent(thresholds: Tensor, attention: Tensor, least_peak: float) -> Tensor:

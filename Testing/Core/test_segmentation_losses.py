@@ -17,31 +17,52 @@ def pixels(*columns):
 
 
 def test_enhance_by_hand():
-    teacher = pixels([0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.2, 0.5, 0.3], [0.98, 0.01, 0.01])
-    text = pixels([0, 0, 0], [1, 1, 0], [1, 1, 1], [0, 1, 0]).bool()
-    # No map set: the teacher. Two set: the teacher's favourite of the two. All set: the teacher. One set: the text.
-    assert enhance(teacher, text).tolist() == [[0, 1, 1, 1]]
-    torch.testing.assert_close(enhance(teacher, text, "literal")[:, 0, 1], torch.tensor([1.1, 1.3, 0.6]))
+    p_t = pixels([0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.2, 0.5, 0.3], [0.98, 0.01, 0.01], [0.4, 0.25, 0.35])
+    text = pixels([0, 0, 0], [1, 1, 0], [1, 1, 1], [0, 1, 0], [0, 1, 0]).bool()
+    # No map set: the teacher. Two set: log 0.3 + 1 > log 0.6. All set: the teacher. One set: it is overruled by a
+    # teacher of 99 %, and decides where the teacher is unsure.
+    assert enhance(p_t.log(), text).tolist() == [[0, 1, 1, 0, 1]]
+    assert enhance(p_t.log() + 7, text).equal(enhance(p_t.log(), text))
+    # Of probabilities and maps, one that is set alone wins even there.
+    assert enhance(p_t.log(), text, "probabilities").tolist() == [[0, 1, 1, 1, 1]]
+    # The text's softmax of one set map: 1, e, 1 over e + 2, so 0.364 more for it.
+    assert enhance(p_t.log(), text, "softmax").tolist() == [[0, 2, 1, 0, 1]]
+    # A tenth of the teacher: log(0.98) / 10 < log(0.01) / 10 + 1.
+    assert enhance(p_t.log(), text, teacher_weight=0.1).tolist() == [[0, 1, 1, 1, 1]]
+    literal, normalised = (enhance(p_t.log(), text, kind)[:, 0, 1] for kind in ("literal", "normalised"))
+    torch.testing.assert_close(literal, torch.tensor([1.1, 1.3, 0.6]))
+    torch.testing.assert_close(normalised, torch.tensor([1.1, 1.3, 0.6]) / 3)
+
+
+def test_pixels_of_which_nobody_is_sure_do_not_count():
+    certainty = pixels([0.7, 0.2, 0.1], [0.4, 0.35, 0.25], [0.1, 0.8, 0.3])
+    assert keep_confident(torch.tensor([[0, 1, 1]]), certainty, 0.6).tolist() == [[0, IGNORE, 1]]
+    assert keep_confident(torch.tensor([[1, 1, 0]]), certainty, 0.6).tolist() == [[IGNORE] * 3]
+    weights = torch.ones(3, 1, 3)
+    assert keep_confident(weights, certainty, 0.6).sum(0).tolist() == [[3, 0, 3]]
+    assert keep_confident(weights, certainty, 0.0).equal(weights)
+
+
+def test_a_pixel_counts_as_much_as_it_weighs():
+    logits = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(8))
+    labels = torch.tensor([[[0, 1], [2, IGNORE]]]).repeat(2, 1, 1)
+    weight = torch.tensor([[[1.0, 0.5], [0.0, 9.0]]]).repeat(2, 1, 1)
+    p = logits.log_softmax(1)
+    # Three pixels are known; the last weighs nothing, whatever is written there.
+    expected = -(p[:, 0, 0, 0] + 0.5 * p[:, 1, 0, 1]) / 3
+    torch.testing.assert_close(cross_entropy(logits, labels, weight), expected.mean())
     torch.testing.assert_close(
-        enhance(teacher, text, "normalised")[:, 0, 1], torch.tensor([1.1, 1.3, 0.6]) / 3
+        cross_entropy(logits, labels, torch.ones(2, 2, 2)), cross_entropy(logits, labels)
     )
-
-
-def test_pixels_where_the_teacher_is_unsure_do_not_count():
-    teacher = pixels([0.7, 0.2, 0.1], [0.4, 0.35, 0.25])
-    assert keep_confident(torch.tensor([[2, 1]]), teacher, 0.6).tolist() == [[2, IGNORE]]
-    weights = torch.ones(3, 1, 2)
-    assert keep_confident(weights, teacher, 0.6).sum(0).tolist() == [[3, 0]]
-    assert keep_confident(weights, teacher, 0.0).equal(weights)
 
 
 def test_the_literal_sum_is_the_sum_of_both_cross_entropies():
     random = torch.Generator().manual_seed(5)
     logits = torch.randn(2, 4, 3, 3, generator=random, dtype=torch.float64)
-    teacher = torch.randn(2, 4, 3, 3, generator=random, dtype=torch.float64).softmax(1)
+    z_t = torch.randn(2, 4, 3, 3, generator=random, dtype=torch.float64)
     text = torch.nn.functional.one_hot(torch.randint(4, (2, 3, 3), generator=random), 4).movedim(-1, 1)
-    both = cross_entropy(logits, teacher) + cross_entropy(logits, text.double())
-    torch.testing.assert_close(cross_entropy(logits, enhance(teacher, text, "literal")), both)
+    both = 0.1 * cross_entropy(logits, z_t.softmax(1)) + cross_entropy(logits, text.double())
+    torch.testing.assert_close(cross_entropy(logits, enhance(z_t, text, "literal", 0.1)), both)
 
 
 def slow_cross_entropy(logits, labels):

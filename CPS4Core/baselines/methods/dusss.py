@@ -25,9 +25,9 @@ class DuSSSSegmentation(TaughtMethod):
         y_l, y_s = self.student_logits(batch)
         target = merge(self.teacher(batch.unlabelled), batch.text_maps)
         supervised = self.supervised_loss(y_l, batch.labels)
-        text_semi = cross_entropy(y_s, batch.text_labels)
+        text_semi = cross_entropy(y_s, batch.text_labels, batch.text_trust)
         merged_semi = cross_entropy(y_s, target)
-        semi = (self.settings.text_weight * batch.text_trust * text_semi + merged_semi) / 2
+        semi = (self.settings.text_weight * text_semi + merged_semi) / 2
         total = ramp(batch.progress, self.settings.ramp) * semi + supervised
         return {"total": total, "sup": supervised, "text_semi": text_semi, "merged_semi": merged_semi}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from CPS4Core.segmentation.losses import cross_entropy
@@ -14,13 +15,15 @@ class CPS4(TaughtMethod):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         y_l, y_s = self.student_logits(batch)  # eq. 4
-        y_t = self.teacher(batch.unlabelled)
-        target = enhance(self.settings.teacher_weight * y_t, batch.text_maps, self.settings.enhanced_target)
-        target = keep_confident(target, y_t, self.settings.confidence)
+        z_t = self.teacher.logits(batch.unlabelled)
+        target = enhance(z_t, batch.text_maps, self.settings.enhanced_target, self.settings.teacher_weight)
+        if self.settings.confidence:
+            certainty = torch.maximum(z_t.softmax(1), batch.text_certainty)
+            target = keep_confident(target, certainty, self.settings.confidence)
 
         supervised = self.supervised_loss(y_l, batch.labels)  # eq. 5
-        semi_text = cross_entropy(y_s, batch.text_labels)  # eq. 6
+        semi_text = cross_entropy(y_s, batch.text_labels, batch.text_trust)  # eq. 6
         semi_enhance = cross_entropy(y_s, target)  # eq. 7
-        semi = (self.settings.text_weight * batch.text_trust * semi_text + semi_enhance) / 2
+        semi = (self.settings.text_weight * semi_text + semi_enhance) / 2
         total = ramp(batch.progress, self.settings.ramp) * semi + supervised
         return {"total": total, "sup": supervised, "semi_text": semi_text, "semi_enhance": semi_enhance}

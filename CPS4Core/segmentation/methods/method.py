@@ -27,9 +27,11 @@ class Batch:
     text_maps: Tensor | None = None
     """y_text of x_u, the stacked binary maps of eq. 3, each times the trust in its class, shape (m, classes, H, W)."""
     text_labels: Tensor | None = None
-    """The same maps merged into labels, int64, shape (m, H, W)."""
-    text_trust: float = 1.0
-    """Mean trust in the text maps of the structures, 0 to 1."""
+    """The trusted maps merged into labels, int64, ``IGNORE`` where they say nothing, shape (m, H, W)."""
+    text_trust: Tensor | None = None
+    """Trust in the class of each pixel of ``text_labels``, 0 to 1, shape (m, H, W)."""
+    text_certainty: Tensor | None = None
+    """Attention of each class where its map is set, times the trust in it, 0 to 1, shape (m, classes, H, W)."""
     progress: float = 0.0
     """Share of the training done, 0 to 1."""
 

@@ -331,7 +331,7 @@ def test_text_decides_where_the_teacher_is_unsure_and_yields_where_it_is_sure():
     torch.testing.assert_close(merged.sum(1), torch.ones(1, 1, 2))
 
 
-def make_batch(labelled=2, unlabelled=2, **changes):
+def make_batch(labelled=2, unlabelled=2, trust=1.0, **changes):
     random = torch.Generator().manual_seed(8)
     labels = torch.randint(20, (labelled, 8, 16), generator=random)
     labels[0, 0] = IGNORE
@@ -342,6 +342,7 @@ def make_batch(labelled=2, unlabelled=2, **changes):
         unlabelled=torch.randn(unlabelled, 1, 8, 16, generator=random),
         text_maps=torch.nn.functional.one_hot(text_labels, 20).movedim(-1, 1) * 0.5,
         text_labels=text_labels,
+        text_trust=torch.full(text_labels.shape, trust),
         **changes,
     )
 
@@ -353,16 +354,16 @@ def make_method(**changes):
 
 def test_the_segmentation_loss_is_the_sum_of_its_terms():
     method = make_method(text_weight=0.8, ramp=1.0).eval()
-    batch = make_batch(text_trust=0.5, progress=0.3)
+    batch = make_batch(trust=0.5, progress=0.3)
     terms = method(batch)
     logits = method.student(batch.unlabelled)
     target = merge(
         method.student(batch.unlabelled).softmax(1), batch.text_maps
     )  # a new teacher is the student
     supervised = cross_entropy(method.student(batch.labelled), batch.labels)
-    text, merged = cross_entropy(logits, batch.text_labels), cross_entropy(logits, target.detach())
+    text, merged = 0.5 * cross_entropy(logits, batch.text_labels), cross_entropy(logits, target.detach())
     torch.testing.assert_close(terms["merged_semi"], merged)
-    torch.testing.assert_close(terms["total"], supervised + ramp(0.3, 1.0) * (0.8 * 0.5 * text + merged) / 2)
+    torch.testing.assert_close(terms["total"], supervised + ramp(0.3, 1.0) * (0.8 * text + merged) / 2)
 
 
 @pytest.mark.parametrize(

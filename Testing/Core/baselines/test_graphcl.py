@@ -207,16 +207,20 @@ def test_half_precision_gives_the_same_terms():
         assert value.item() == pytest.approx(terms[False][name].item(), rel=0.02, abs=0.03), name
 
 
-def test_class_prompts_overrule_the_teacher_where_a_map_is_set():
+def test_class_prompts_enhance_the_teacher_where_a_map_is_set():
     torch.manual_seed(8)
     method = GraphCLText(EVERY_PIECE)
     assert find_method("graphcl_text").needs_text and not find_method("graphcl").needs_text
     batch = make_batch()
-    teacher = method.teacher(batch.unlabelled).argmax(1)
+    z_t = method.teacher.logits(batch.unlabelled)
+    teacher = z_t.argmax(1)
     only = torch.zeros(2, NUM_CLASSES, *SIZE, dtype=torch.bool)
     only[:, 7, :6] = True
-    labels = method.pseudo_labels(replace(batch, text_maps=only))
-    assert (labels[:, :6] == 7).all()
+    trust = (z_t.amax(1) - z_t[:, 7]).median()  # so that it decides at half of the pixels
+    labels = method.pseudo_labels(replace(batch, text_maps=trust * only))
+    raised = z_t[:, 7] + trust > z_t.amax(1)
+    assert raised[:, :6].any() and not raised[:, :6].all()
+    assert labels[:, :6].equal(torch.where(raised, 7, teacher)[:, :6])
     assert labels[:, 6:].equal(teacher[:, 6:])
     assert GraphCL.teacher_labels(method, batch).equal(teacher)
 
