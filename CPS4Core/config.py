@@ -92,6 +92,14 @@ class AugmentSettings(Group):
     elastic_probability: float = Field(default=0.3, ge=0.0, le=1.0)
     contrast: tuple[PositiveFloat, PositiveFloat] = (0.5, 1.5)
     contrast_probability: float = Field(default=0.1, ge=0.0, le=1.0)
+    scale: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Largest zoom: 0.2 draws a factor from 1 / 1.2 to 1.2."""
+    gamma: float = Field(default=0.0, ge=0.0, le=4.0)
+    """Largest exponent of the intensities less one: 0.5 draws from 1 / 1.5 to 1.5."""
+    bias: float = Field(default=0.0, ge=0.0, le=2.0)
+    """Standard deviation of the logarithm of a smooth gain, as of a surface coil."""
+    blur: float = Field(default=0.0, ge=0.0, le=10.0)
+    """Largest standard deviation of a Gaussian filter, in pixels."""
 
 
 class TrainSettings(Group):

@@ -23,16 +23,8 @@ class MCNetSettings(Group):
     """Scale the sharpened probabilities to one over the classes."""
 
 
-class UCMTSettings(Group):
-    """``ucmt``."""
-
-    same_place: bool = False
-    """Replace a patch by the other image's patch of the same place, which moves no anatomy."""
-
-
 class BaselineSettings(Group):
     """What can be chosen of each."""
 
     bcp: BCPSettings = BCPSettings()
     mc_net: MCNetSettings = MCNetSettings()
-    ucmt: UCMTSettings = UCMTSettings()

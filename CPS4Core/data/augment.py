@@ -1,4 +1,4 @@
-"""Random rotation, elastic deformation and contrast, on the device of the batch.
+"""Random changes of place and of intensity, on the device of the batch.
 
 One warp a slice moves the image, its labels and its attention maps alike. Each slice draws from its own generator,
 seeded by run, step and place in the global batch: the same slices come out however many processes share the work.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from torch import Tensor
 
 from CPS4Core.class_table import BACKGROUND
 from CPS4Core.config import AugmentSettings
+
+BIAS_POINTS = 3, 5
+"""Points of the gain along H and W; between them it is smooth."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,12 @@ class Augmentation:
     """Where each output pixel samples the input, as ``grid_sample`` takes it, shape (slices, H, W, 2)."""
     contrast: Tensor
     """Factor on the deviation from the slice's mean, shape (slices,)."""
+    gamma: Tensor | None = None
+    """Exponent of the intensities, scaled to 0 to 1 in each slice, shape (slices,)."""
+    bias: Tensor | None = None
+    """Logarithm of the coil's gain at a few points, which lie evenly over the slice, shape (slices, 1, h, w)."""
+    blur: Tensor | None = None
+    """Standard deviation of a Gaussian filter in pixels, shape (slices,)."""
 
     @property
     def inside(self) -> Tensor:
@@ -34,10 +44,26 @@ class Augmentation:
         return (self.grid.abs() <= 1).all(-1)
 
     def images(self, images: Tensor) -> Tensor:
-        """Warp slices (slices, 1, H, W), zero outside, and change their contrast."""
+        """Warp slices (slices, 1, H, W), zero outside, and change their intensities."""
         mean = images.mean((1, 2, 3), keepdim=True)
         images = (images - mean) * self.contrast[:, None, None, None] + mean
+        if self.gamma is not None or self.bias is not None:
+            images = self._tone(images)
+        if self.blur is not None:
+            images = blur(images, self.blur)
         return F.grid_sample(images, self.grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+    def _tone(self, images: Tensor) -> Tensor:
+        """Apply gamma and gain to what lies above the darkest pixel of each slice."""
+        low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+        width = (high - low).clamp_min(1e-6)
+        values = (images - low) / width
+        if self.gamma is not None:
+            values = values ** self.gamma[:, None, None, None]
+        if self.bias is not None:
+            gain = F.interpolate(self.bias, size=images.shape[-2:], mode="bicubic", align_corners=True)
+            values = values * gain.exp()
+        return low + width * values
 
     def labels(self, labels: Tensor) -> Tensor:
         """Warp labels (slices, H, W), int64, nearest neighbour, background outside."""
@@ -65,12 +91,18 @@ def draw(
         device: where the batch is.
     """
     drawn = [_draw_one(size, settings, np.random.default_rng(list(seed))) for seed in seeds]
-    angle, shift, contrast, noise = (np.stack(values) for values in zip(*drawn, strict=True))
-    displacement = (
-        _smooth(torch.from_numpy(noise).to(device), settings.elastic_sigma) * settings.elastic_alpha
+    angle, shift, contrast, noise, scale, gamma, bias, sigma = (
+        torch.from_numpy(np.stack(values)).to(device) for values in zip(*drawn, strict=True)
     )
-    grid = _grid(size, torch.from_numpy(angle).to(device), torch.from_numpy(shift).to(device), displacement)
-    return Augmentation(grid, torch.from_numpy(contrast).to(device))
+    width = torch.full((len(noise),), settings.elastic_sigma, device=device)
+    displacement = blur(noise, width, outside="zeros") * settings.elastic_alpha
+    return Augmentation(
+        _grid(size, angle, shift, displacement, scale),
+        contrast,
+        gamma if settings.gamma else None,
+        bias if settings.bias else None,
+        sigma if settings.blur else None,
+    )
 
 
 def _draw_one(size: tuple[int, int], settings: AugmentSettings, random: np.random.Generator) -> tuple:
@@ -78,31 +110,46 @@ def _draw_one(size: tuple[int, int], settings: AugmentSettings, random: np.rando
     shift = random.uniform(-settings.shift, settings.shift)
     contrast = random.uniform(*settings.contrast) if random.random() < settings.contrast_probability else 1.0
     if random.random() < settings.elastic_probability:
-        noise = random.uniform(-1, 1, (2, *size)).astype(np.float32)
+        noise = random.standard_normal((2, *size), np.float32)
     else:
         noise = np.zeros((2, *size), np.float32)
-    return np.float32(angle), np.float32(shift), np.float32(contrast), noise
+    scale, gamma = (
+        math.exp(random.uniform(-1, 1) * math.log1p(most)) for most in (settings.scale, settings.gamma)
+    )
+    bias = settings.bias * random.standard_normal((1, *BIAS_POINTS), np.float32)
+    sigma = random.uniform(0, settings.blur)
+    angle, shift, contrast, scale, gamma, sigma = map(
+        np.float32, (angle, shift, contrast, scale, gamma, sigma)
+    )
+    return angle, shift, contrast, noise, scale, gamma, bias, sigma
 
 
-def _grid(size: tuple[int, int], angle: Tensor, shift: Tensor, displacement: Tensor) -> Tensor:
-    """Return the sampling grid of a rotation about the centre, a shift along W and a displacement in pixels."""
+def _grid(size: tuple[int, int], angle: Tensor, shift: Tensor, displacement: Tensor, scale: Tensor) -> Tensor:
+    """Return the sampling grid of a turn and a zoom about the centre, a shift along W, a displacement in pixels."""
     H, W = size
     rows = torch.arange(H, device=angle.device) - (H - 1) / 2
     columns = torch.arange(W, device=angle.device) - (W - 1) / 2
     y, x = torch.meshgrid(rows, columns, indexing="ij")
-    cosine, sine = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    cosine, sine = ((f(angle) / scale)[:, None, None] for f in (torch.cos, torch.sin))
     rotated_y = cosine * y - sine * x + displacement[:, 0]
     rotated_x = sine * y + cosine * x + displacement[:, 1] + shift[:, None, None] * W
     return torch.stack([rotated_x * 2 / W, rotated_y * 2 / H], -1)
 
 
-def _smooth(noise: Tensor, sigma: float) -> Tensor:
-    """Filter noise (slices, 2, H, W) with a Gaussian of ``sigma`` pixels."""
-    radius = math.ceil(3 * sigma)
-    offsets = torch.arange(-radius, radius + 1, device=noise.device, dtype=noise.dtype)
-    kernel = (-0.5 * (offsets / sigma) ** 2).exp()
-    kernel = kernel / kernel.sum()
-    planes = noise.flatten(0, 1).unsqueeze(1)
-    planes = F.conv2d(planes, kernel[None, None, :, None], padding=(radius, 0))
-    planes = F.conv2d(planes, kernel[None, None, None, :], padding=(0, radius))
-    return planes.reshape(noise.shape)
+def blur(planes: Tensor, sigma: Tensor, outside: Literal["edge", "zeros"] = "edge") -> Tensor:
+    """Filter images with a Gaussian, each with its own.
+
+    Args:
+        planes: shape (images, channels, H, W).
+        sigma: in pixels, >= 0, shape (images,).
+        outside: what lies beyond the border.
+    """
+    radius = max(1, math.ceil(3 * float(sigma.max())))
+    offsets = torch.arange(-radius, radius + 1, device=planes.device, dtype=planes.dtype)
+    kernel = (-0.5 * (offsets / sigma[:, None].clamp_min(1e-3)) ** 2).exp()
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(planes.shape[1], 0)[:, None]
+    rows = planes.flatten(0, 1)[None]
+    mode = "replicate" if outside == "edge" else "constant"
+    rows = F.pad(rows, (radius, radius, radius, radius), mode)
+    rows = F.conv2d(rows, kernel[..., None], groups=len(kernel))
+    return F.conv2d(rows, kernel[:, :, None], groups=len(kernel)).reshape(planes.shape)

@@ -158,6 +158,8 @@ class TrainingLoop:
             self._show_preview()
             self.module.train()
             self._keep_if_best(metrics)
+            if metrics:
+                self.stage.after_validation(metrics)
         self.stage.end_epoch(epoch, metrics)
         if metrics:
             self._report(Metric(self.step, metrics))

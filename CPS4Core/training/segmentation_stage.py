@@ -153,6 +153,9 @@ class SegmentationStage(Stage[LoadedSlices, Batch]):
     def score(self, metrics: dict[str, float]) -> float:
         return metrics["validation_mdice"]
 
+    def after_validation(self, metrics: dict[str, float]) -> None:
+        self.module.after_validation(self.score(metrics))
+
     @torch.inference_mode()
     def preview(self) -> bytes | None:
         shown = self.inputs.shown_slice

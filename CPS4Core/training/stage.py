@@ -85,6 +85,9 @@ class Stage(ABC, Generic[Loaded, Prepared]):
     def score(self, metrics: dict[str, float]) -> float:
         """Return how good the metrics are; the model with the highest score is kept."""
 
+    def after_validation(self, metrics: dict[str, float]) -> None:
+        """Let the module know how it did; not called without validation cases."""
+
     def end_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         """Adapt the learning rate; ``epoch`` counts from 1, ``metrics`` is empty without a validation."""
         self.schedule.step()

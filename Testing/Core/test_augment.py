@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from CPS4Core.config import AugmentSettings
-from CPS4Core.data.augment import draw
+from CPS4Core.data.augment import Augmentation, blur, draw
 from CPS4Core.vision_language.maps import upsample
 
 CPU = torch.device("cpu")
@@ -71,3 +71,57 @@ def test_a_slice_draws_the_same_whatever_its_batch():
     torch.testing.assert_close(together.grid[1:], alone.grid, atol=1e-6, rtol=0)
     assert together.contrast[1] == alone.contrast[0]
     assert together.contrast[0] != together.contrast[1]
+
+
+def test_elastic_noise_is_normal_of_unit_variance():
+    settings = STILL.model_copy(update={"elastic_probability": 1.0, "elastic_alpha": 15.0})
+    still = draw((96, 128), STILL, [[0]], CPU)
+    moved = draw((96, 128), settings, [[k] for k in range(8)], CPU)
+    pixels = (moved.grid - still.grid) * torch.tensor([64.0, 48.0])
+    # White noise of variance 1 behind a Gaussian of sigma 3 has variance 1 / (4 pi 3^2).
+    inner = pixels[:, 12:-12, 12:-12]
+    assert inner.std().item() == pytest.approx(15 / (2 * 3 * math.pi**0.5), rel=0.05)
+
+
+def test_a_blur_is_each_slices_own_gaussian():
+    point = torch.zeros(3, 1, 41, 41)
+    point[:, 0, 20, 20] = 1
+    sigma = torch.tensor([0.0, 1.5, 3.0])
+    found = blur(point, sigma)[:, 0]
+    assert found[0].equal(point[0, 0])
+    offsets = (torch.arange(41) - 20.0) ** 2
+    for k in (1, 2):
+        assert found[k].sum().item() == pytest.approx(1, abs=1e-3)
+        assert (found[k].sum(0) * offsets).sum().item() == pytest.approx(sigma[k].item() ** 2, rel=0.05)
+    flat = torch.full((1, 1, 12, 12), 5.0)
+    torch.testing.assert_close(blur(flat, torch.tensor([2.0])), flat)
+
+
+def test_a_zoom_enlarges_about_the_centre():
+    settings = STILL.model_copy(update={"scale": 0.5})
+    factors = []
+    for k in range(40):
+        grid = draw((64, 128), settings, [[k]], CPU).grid[0] * torch.tensor([64.0, 32.0])
+        factors.append(1 / (grid[31, 65, 0] - grid[31, 64, 0]).item())
+        torch.testing.assert_close(grid[31:33, 63:65].mean((0, 1)), torch.zeros(2), atol=1e-4, rtol=0)
+    assert 1 / 1.5 <= min(factors) < 0.75 and 1.35 < max(factors) <= 1.5
+
+
+def test_gamma_and_gain_by_hand():
+    image = torch.tensor([[[[-1.0, 0.0, 1.0, 3.0]]]])
+    change = draw((1, 4), STILL, [[0]], CPU)
+    toned = Augmentation(change.grid, change.contrast, gamma=torch.tensor([2.0])).images(image)
+    torch.testing.assert_close(toned.flatten(), torch.tensor([-1, -0.75, 0, 3.0]), atol=1e-5, rtol=0)
+    gain = torch.full((1, 1, 3, 5), math.log(0.5))
+    halved = Augmentation(change.grid, change.contrast, bias=gain).images(image)
+    torch.testing.assert_close(halved.flatten(), torch.tensor([-1, -0.5, 0, 1.0]), atol=1e-5, rtol=0)
+
+
+def test_new_changes_leave_the_others_as_they_were_drawn():
+    plain, more = (
+        draw((32, 64), AugmentSettings(**extra), [[7]], CPU)
+        for extra in ({}, {"gamma": 0.5, "bias": 0.3, "blur": 2.0})
+    )
+    assert plain.grid.equal(more.grid) and plain.contrast.equal(more.contrast)
+    assert (plain.gamma, plain.bias, plain.blur) == (None, None, None)
+    assert 1 / 1.5 <= more.gamma.item() <= 1.5 and 0 <= more.blur.item() <= 2

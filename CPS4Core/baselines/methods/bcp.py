@@ -1,11 +1,14 @@
 """BCP: bidirectional copy-paste between labelled and unlabelled slices (Bai et al., 2023).
 
-All labelled and unlabelled slices of a step are mixed both ways; the authors mix one half of them each way. Their
-pretraining hands its best network over to teacher and student; here both simply go on.
+All labelled and unlabelled slices of a step are mixed both ways; the authors mix one half of them each way. The
+pretraining hands the network that validated best over to student and teacher; the optimiser goes on, where theirs
+begins anew.
 """
 
 from __future__ import annotations
 
+import copy
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +17,7 @@ from skimage.measure import label as connected
 from torch import Tensor
 
 from CPS4Core.class_table import BACKGROUND, IGNORE
+from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.losses import cross_entropy, dice_loss
 from CPS4Core.segmentation.methods.method import Batch, TaughtMethod
 
@@ -39,6 +43,28 @@ class Mixed(NamedTuple):
 class BCP(TaughtMethod):
     """L_seg on the labelled parts + alpha L_seg on the pseudo-labelled parts of mixed slices."""
 
+    average_buffers = False
+
+    def __init__(self, settings: TrainSettings):
+        super().__init__(settings)
+        self.best = copy.deepcopy(self.student).requires_grad_(False)
+        self.register_buffer("best_score", torch.tensor(-math.inf))
+        self.register_buffer("handed_over", torch.tensor(False))
+
+    def after_validation(self, score: float) -> None:
+        """Keep the network if it is the best of the pretraining so far."""
+        if not self.handed_over and score > self.best_score:
+            self.best.load_state_dict(self.network.state_dict())
+            self.best_score.fill_(score)
+
+    @torch.no_grad()
+    def hand_over(self) -> None:
+        """Let student and teacher go on from the best network of the pretraining, where one was validated."""
+        if not self.handed_over and self.best_score.isfinite():
+            for network in (self.student, self.teacher.network):
+                network.load_state_dict(self.best.state_dict())
+        self.handed_over.fill_(True)
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         mixed = self.mix(batch)
         return self.terms(self.student(mixed.images), mixed)
@@ -49,6 +75,7 @@ class BCP(TaughtMethod):
         M = outside_box(x_l.shape[-2:]).to(x_l.device)
         if batch.progress < PRETRAINING:
             return Mixed(torch.where(M, x_l, x_l.roll(1, 0)), torch.where(M, y_l, y_l.roll(1, 0)), None)
+        self.hand_over()
         y_u = self.pseudo_labels(batch)
         pairs = min(len(x_l), len(x_u))
         x_l, y_l, x_u, y_u = x_l[:pairs], y_l[:pairs], x_u[:pairs], y_u[:pairs]

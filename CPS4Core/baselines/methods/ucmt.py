@@ -1,8 +1,9 @@
-"""UCMT (Shen et al., 2023): two students teach each other and mix their images where they are unsure.
+"""UCMT (Shen et al., 2023): two students teach each other, on slices mixed where they are unsure.
 
-Where we differ: the published students see two views of a slice and exchange patches between them. A batch holds
-one view, as for every system here, so the other image is the next slice of the batch. The losses of step 1, on the
-slices, and of step 2, on mixed ones, are added and minimised by one optimiser step.
+Each student sees its own view of an unlabelled slice, jittered and blurred; the teacher sees the slice itself. Where
+we differ: the losses of step 1, on slices, and of step 2, on mixed ones, are added and minimised by one optimiser
+step, where theirs takes two, since the training loop has one step for every system; and the teacher follows the first
+student alone, where theirs takes a hundredth of the second.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from CPS4Core.config import TrainSettings
+from CPS4Core.data.augment import blur
 from CPS4Core.segmentation.losses import dice_loss
 from CPS4Core.segmentation.methods.method import Batch, TaughtMethod
 from CPS4Core.segmentation.pseudo_labels import ramp
@@ -19,18 +21,25 @@ from CPS4Core.segmentation.unet import ResidualUNet
 PSEUDO_WEIGHT = 0.1
 """alpha."""
 MIXED = 2
-"""k, the patches of an image that UMIX replaces."""
-GRID = 4
-"""Patches per side of an image: 16 in all, each a sixteenth of it."""
+"""k, the patches of an image that UMIX replaces for each student."""
+GRID = 16
+"""Patches per side of an image: 256 in all, of which 4 change hands, 1.6 % of it."""
+RAMP = 0.2
+"""Share of the training over which the pseudo-labels gain their weight."""
+CONTRAST, BRIGHTNESS = (0.5, 1.5), 0.5
+"""A view's factor on the deviation from the mean, and the most that is added, in standard deviations of the slice."""
+BLUR, BLUR_PROBABILITY = 2.0, 0.5
+"""Largest standard deviation of a view's Gaussian filter, in pixels, and how often there is one."""
 
 
 class UCMT(TaughtMethod):
     """L_sup + alpha lambda(t) 1/2 (L_cps + L_mts), the sum over both students and both steps.
 
     All are Dice losses to hard labels: the truth (``sup``), the other student's labels (``cps``) and those of the
-    teacher (``mts``), which follows the first student. Labelled slices are mixed too, along with their labels.
-    Begun from one trained network, the students stay alike: the system is then a mean teacher.
+    teacher (``mts``). Labelled slices are mixed too, along with their labels.
     """
+
+    average_buffers = False
 
     def __init__(self, settings: TrainSettings):
         super().__init__(settings)
@@ -39,34 +48,49 @@ class UCMT(TaughtMethod):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         n = len(batch.labelled)
         x = torch.cat([batch.labelled, batch.unlabelled])
-        y_1, y_2, y_t = self.student(x), self.second(x), self.teacher(x)
-        label_1, label_2, label_t = (torch.cat([batch.labels, y[n:].argmax(1)]) for y in (y_1, y_2, y_t))
+        x_1, x_2 = view(x), view(batch.unlabelled)
+        y_1 = self.student(torch.cat([batch.labelled, x_1[n:]]))
+        y_2 = self.second(torch.cat([batch.labelled, x_2]))
+        y_t = self.teacher(x)
+        taught = torch.cat([batch.labels, y_t[n:].argmax(1)])
+        step_1, terms = self._step(batch, y_1, y_2, taught)
 
-        order_1, order_2 = by_uncertainty(y_1, y_t), by_uncertainty(y_2, y_t)
-        x_1, *labels_1 = self._mix(n, [x.squeeze(1), label_2, label_t], order_1, order_2)
-        x_2, *labels_2 = self._mix(n, [x.squeeze(1), label_1, label_t], order_2, order_1)
-        z_1, z_2 = self.student(x_1.unsqueeze(1)), self.second(x_2.unsqueeze(1))
+        orders = by_uncertainty(y_1, y_t), by_uncertainty(y_2, y_t)
+        mixed, taught = swap_patches(x_1[:, 0], *orders), swap_patches(taught, *orders)
+        z_1, z_2 = (network(mixed.unsqueeze(1)) for network in (self.student, self.second))
+        step_2, _ = self._step(batch, z_1, z_2, taught)
+        return {"total": step_1 + step_2, **terms, "mixed": step_2}
 
-        weight = PSEUDO_WEIGHT * ramp(batch.progress, 1.0)
-        sup, cps, mts = _losses(n, y_1, label_2, label_t) + _losses(n, y_2, label_1, label_t)
-        step_1 = sup + weight * (cps + mts) / 2
-        mixed_sup, mixed_cps, mixed_mts = _losses(n, z_1, *labels_1) + _losses(n, z_2, *labels_2)
-        step_2 = mixed_sup + weight * (mixed_cps + mixed_mts) / 2
-        return {"total": step_1 + step_2, "sup": sup, "cps": cps, "mts": mts, "mixed": step_2}
-
-    def _mix(self, n: int, tensors: list[Tensor], order: Tensor, other_order: Tensor) -> list[Tensor]:
-        """Replace the patches that one student is least sure of by those of the next slice the other is surest of.
+    def _step(
+        self, batch: Batch, y_1: Tensor, y_2: Tensor, taught: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of one step, and its terms.
 
         Args:
-            n: number of labelled slices, the first ones; labelled and unlabelled slices are mixed among themselves.
-            tensors: images and labels to mix alike, shape (images, H, W).
-            order: patches of the one student, the surest first, shape (images, patches).
-            other_order: those of the other student.
+            batch: its labelled slices come first in the others.
+            y_1: logits of the first student, shape (images, classes, H, W).
+            y_2: logits of the second.
+            taught: the truth, then the teacher's labels, int64, shape (images, H, W).
         """
-        replaced = order.flip(1)[:, :MIXED]
-        same_place = self.settings.baselines.ucmt.same_place
-        taken = replaced if same_place else _next(other_order, n)[:, :MIXED]
-        return [replace_patches(values, replaced, _next(values, n), taken) for values in tensors]
+        n = len(batch.labelled)
+        label_1, label_2 = (y[n:].argmax(1) for y in (y_1, y_2))
+        sup = dice_loss(y_1[:n], taught[:n]) + dice_loss(y_2[:n], taught[:n])
+        cps = dice_loss(y_1[n:], label_2) + dice_loss(y_2[n:], label_1)
+        mts = dice_loss(y_1[n:], taught[n:]) + dice_loss(y_2[n:], taught[n:])
+        weight = PSEUDO_WEIGHT * ramp(batch.progress, RAMP)
+        return sup + weight * (cps + mts) / 2, {"sup": sup, "cps": cps, "mts": mts}
+
+
+def view(images: Tensor) -> Tensor:
+    """Return a student's view of slices (images, 1, H, W): other contrast and brightness, and at times a blur."""
+    contrast, brightness, blurred, sigma = torch.rand(4, len(images), device=images.device)
+    low, high = CONTRAST
+    mean = images.mean((1, 2, 3), keepdim=True)
+    spread = images.std((1, 2, 3), keepdim=True)
+    contrast = (low + (high - low) * contrast)[:, None, None, None]
+    brightness = (BRIGHTNESS * (2 * brightness - 1))[:, None, None, None]
+    seen = (images - mean) * contrast + mean + brightness * spread
+    return blur(seen, BLUR * sigma * (blurred < BLUR_PROBABILITY))
 
 
 def by_uncertainty(logits: Tensor, teacher_probabilities: Tensor) -> Tensor:
@@ -84,36 +108,27 @@ def by_uncertainty(logits: Tensor, teacher_probabilities: Tensor) -> Tensor:
     return _patches(entropy).mean((-2, -1)).flatten(1).argsort(dim=1, stable=True)
 
 
-def replace_patches(values: Tensor, replaced: Tensor, others: Tensor, taken: Tensor) -> Tensor:
-    """Return ``values`` with the patches ``replaced`` by the patches ``taken`` from ``others`` (UMIX).
+def swap_patches(values: Tensor, order_1: Tensor, order_2: Tensor) -> Tensor:
+    """Return images or labels with the patches that each student is least sure of replaced (UMIX).
+
+    There come those of the same image that the other student is surest of: first for the one student, then for the
+    other.
 
     Args:
-        values: images or labels, shape (images, H, W).
-        replaced: numbers of the patches to replace, int64, shape (images, k).
-        others: the same shape as ``values``.
-        taken: numbers of the patches to put there, int64, shape (images, k).
+        values: shape (images, H, W).
+        order_1: numbers of the patches, those that the first student is surest of first, shape (images, patches).
+        order_2: those of the second.
     """
     mixed = values.clone()
+    patches = _patches(mixed)
     image = torch.arange(len(values), device=values.device).unsqueeze(1)
-    new = _patches(others)[image, taken // GRID, taken % GRID]
-    _patches(mixed)[image, replaced // GRID, replaced % GRID] = new
+    for mine, others in ((order_1, order_2), (order_2, order_1)):
+        replaced, taken = mine.flip(1)[:, :MIXED], others[:, :MIXED]
+        patches[image, replaced // GRID, replaced % GRID] = patches[image, taken // GRID, taken % GRID]
     return mixed
-
-
-def _losses(n: int, logits: Tensor, cross_labels: Tensor, teacher_labels: Tensor) -> Tensor:
-    """Return L_sup of the first ``n`` slices, L_cps and L_mts of the others, of one student, shape (3,)."""
-    supervised = dice_loss(logits[:n], cross_labels[:n])
-    return torch.stack(
-        [supervised, dice_loss(logits[n:], cross_labels[n:]), dice_loss(logits[n:], teacher_labels[n:])]
-    )
 
 
 def _patches(values: Tensor) -> Tensor:
     """View (images, H, W) as patches (images, GRID, GRID, h, w); the few pixels left over at the end are in none."""
     h, w = (side // GRID for side in values.shape[-2:])
     return values[:, : GRID * h, : GRID * w].unfold(1, h, h).unfold(2, w, w)
-
-
-def _next(values: Tensor, n: int) -> Tensor:
-    """Return for each slice what the next one has, the first ``n`` slices and the others in a circle each."""
-    return torch.cat([values[:n].roll(-1, 0), values[n:].roll(-1, 0)])

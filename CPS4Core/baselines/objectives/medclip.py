@@ -1,7 +1,6 @@
 """MedCLIP (Wang et al., 2022): slices matched with class prompts as softly as their labels agree.
 
-Published, s is the cosine of the label vectors. Here it is their dot product, so that a class present counts e times
-an absent one: a slice shows some 15 of the 20 classes, and a vector of that length, normalised, leaves only 1.3 times.
+s is the dot product of the label vectors, as in the authors' code.
 """
 
 from __future__ import annotations

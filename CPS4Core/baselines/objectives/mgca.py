@@ -33,6 +33,9 @@ OUTSIDE = -1e4
 class MGCA(Objective):
     """L_global + L_local + L_prototype, each of weight 1.
 
+    As published, L_global is the sum of both directions, L_local the sum of words and patches, L_prototype the mean of
+    both directions. ``info_nce`` and ``local`` are means, and so count twice.
+
     Slices that share a caption are positives of each other in L_global. In the other two they are never negatives:
     L_local contrasts the tokens of one slice, L_prototype contrasts prototypes. The words are those of the caption, as
     the tokenizer cuts them, without [CLS] and [SEP]. Each process contrasts its own share of the batch.
@@ -63,7 +66,12 @@ class MGCA(Objective):
             + token_contrast(patches, attended_words, patch_weights)
         ) / 2
         prototype = prototype_loss(image_tokens, text_tokens, self.prototypes)
-        return {"total": whole + local + prototype, "global": whole, "local": local, "prototype": prototype}
+        return {
+            "total": 2 * (whole + local) + prototype,
+            "global": whole,
+            "local": local,
+            "prototype": prototype,
+        }
 
     def image_and_patches(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the token of each slice, its patch tokens and what each patch weighs.

@@ -90,6 +90,9 @@ class Method(nn.Module):
     def after_step(self, step: int) -> None:
         """Update what the optimiser does not; ``step`` counts from 1."""
 
+    def after_validation(self, score: float) -> None:
+        """Take note of how good ``network`` is now; higher is better."""
+
 
 class TaughtMethod(Method):
     """A method whose student a mean teacher follows (eq. 4)."""

@@ -98,6 +98,44 @@ def test_pretraining_looks_at_no_unlabelled_slice(method):
     assert set(value) == {"total", "sup"}
 
 
+def filled(network, value):
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(value)
+
+
+def test_student_and_teacher_go_on_from_the_best_network_of_the_pretraining(method):
+    for value, score in ((0.1, 0.3), (0.2, 0.5), (0.3, 0.4)):
+        filled(method.network, value)
+        method.after_validation(score)
+    method(make_batch(progress=0.1))
+    assert all((each == 0.3).all() for each in method.network.parameters())
+    restored = BCP(SETTINGS)
+    restored.load_state_dict(method.state_dict())
+    restored.mix(make_batch(progress=PRETRAINING))
+    for network in (restored.student, restored.teacher.network):
+        assert all((each == 0.2).all() for each in network.parameters())
+    # Once: what comes later stays.
+    filled(restored.student, 0.7)
+    restored.after_validation(0.9)
+    restored.mix(make_batch(progress=0.6))
+    assert all((each == 0.7).all() for each in restored.student.parameters())
+
+
+def test_without_a_validation_case_the_pretrained_network_goes_on(method):
+    filled(method.student, 0.4)
+    method.mix(make_batch(progress=PRETRAINING))
+    assert all((each == 0.4).all() for each in method.student.parameters())
+
+
+def test_the_teacher_normalises_with_the_statistics_of_its_batch(method):
+    batch = make_batch()
+    method.train()
+    alone = method.teacher(batch.unlabelled[:1])
+    assert not torch.allclose(method.teacher(batch.unlabelled)[:1], alone)
+    assert method.settings.ema_decay == 0.99
+
+
 def test_each_pair_is_mixed_both_ways_and_each_pixel_has_one_label(method):
     batch = make_batch(progress=PRETRAINING)
     mixed = method.mix(batch)
