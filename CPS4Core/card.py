@@ -35,7 +35,7 @@ CARD = "card.json"
 NETWORK = "network"
 """The segmentation network (stage 2)."""
 TEACHER = "teacher"
-"""Its teacher, where the method has one."""
+"""The other one of a mean teacher's pair: the student, where its average segments, or the teacher."""
 ENCODERS = "encoders"
 """The class prompt model (stage 1)."""
 CLASSES = {"background": 0, **{structure.short: structure.label for structure in STRUCTURES}}
@@ -80,6 +80,8 @@ class Card:
     """The step of that stage at which it was best."""
     validation: dict[str, float] = field(default_factory=dict)
     """Scores on the validation cases."""
+    raw_maps: dict[str, float] = field(default_factory=dict)
+    """What the class prompt maps of stage 1 reach by themselves (``CPS4Core.training.map_check``)."""
     data: dict[str, Any] = field(default_factory=dict)
     """Numbers of cases, and a hash of the list of them."""
     about: dict[str, Any] = field(default_factory=dict)

@@ -79,6 +79,10 @@ class PretrainSettings(Group):
     """Of the text encoder where it is pretrained and the vision encoder is not; None: the same, 0: frozen."""
     batch: PositiveInt = 16
     epochs: PositiveInt = 100
+    schedule: Literal["plateau", "cosine"] = "plateau"
+    """Of the learning rate: lowered where the validation loss stays, or a rise and half a cosine to near zero."""
+    warm_up: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the training over which the rate rises, with ``cosine``."""
 
 
 class AugmentSettings(Group):
@@ -116,6 +120,8 @@ class TrainSettings(Group):
     """An epoch is one pass over the unlabelled slices; labelled ones are repeated."""
     steps_per_epoch: PositiveInt | None = None
     """None: as many as one pass over the unlabelled slices takes."""
+    schedule: Literal["drops", "cosine"] = "drops"
+    """Of the learning rate: divided by 5 at each of ``rate_drops``, or half a cosine to near zero."""
     rate_drops: tuple[float, ...] = (1 / 3, 2 / 3)
     """Where, as a share of the training, the learning rate is divided by 5."""
     ema_decay: float = Field(default=0.99, ge=0.0, lt=1.0)
@@ -219,12 +225,12 @@ SMALL = Settings(
     pretrain=PretrainSettings(
         mask_coverage="share", learning_rate=5e-4, text_learning_rate=0, epochs=15, batch=8
     ),
-    # A level deeper than its size asks for, so that the network sees how far the sacrum is; and a large rate for
-    # most of the few steps.
+    # A level deeper than its size asks for, so that the network sees how far the sacrum is; and a rate that is
+    # large at first and near zero at the end.
     train=TrainSettings(
         widths=(8, 16, 32, 64, 128),
         learning_rate=5e-3,
-        rate_drops=(0.7, 0.9),
+        schedule="cosine",
         batch=4,
         epochs=25,
         steps_per_epoch=40,

@@ -132,6 +132,15 @@ class ModelFolder:
         """Return whether the model has a part: ``NETWORK``, ``TEACHER`` or ``ENCODERS``."""
         return part in self.card.weights
 
+    def add_to_card(self, **facts: Any) -> None:
+        """Write more facts to the card.
+
+        Raises:
+            CPS4Error: if the disk is full or the folder cannot be written.
+        """
+        self.card = replace(self.card, **facts)
+        self.card.write(self.path)
+
     def sha256(self, part: str = NETWORK) -> str:
         """Return the SHA-256 that the card gives for a part's weights: it tells one training from another.
 

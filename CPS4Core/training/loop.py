@@ -83,6 +83,8 @@ class TrainingLoop:
             if self.step % self.stage.steps_per_epoch == 0:
                 self._end_epoch()
         self._save()
+        if self.accelerator.is_main_process and (found := self.stage.finish()):
+            self._report(Metric(self.step, found))
         seconds = time.monotonic() - started
         details = {
             "steps": self.step,

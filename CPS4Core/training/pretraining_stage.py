@@ -14,6 +14,8 @@ from CPS4Core.model_folder import ModelFolder, Weights, new_card
 from CPS4Core.systems import find_objective
 from CPS4Core.training.batches import to_device
 from CPS4Core.training.inputs import TrainingInputs
+from CPS4Core.training.map_check import judge_maps
+from CPS4Core.training.rates import cosine_schedule
 from CPS4Core.training.run import Run
 from CPS4Core.training.sampling import EndlessShuffle
 from CPS4Core.training.stage import Stage
@@ -63,10 +65,14 @@ class PretrainingStage(Stage[LabelledSlices, LabelledSlices]):
         objective = find_objective(settings.pretrain.objective).load()
         self.module = objective(model, settings.pretrain).to(self.device)
         self.optimizer = torch.optim.Adam(self._parameters(), lr=settings.pretrain.learning_rate)
-        self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimizer,
-            factor=PLATEAU_FACTOR,
-            patience=PLATEAU_PATIENCE,
+        self.schedule = (
+            cosine_schedule(self.optimizer, self.total_steps, settings.pretrain.warm_up)
+            if settings.pretrain.schedule == "cosine"
+            else torch.optim.lr_scheduler.ReduceLROnPlateau(
+                self.optimizer,
+                factor=PLATEAU_FACTOR,
+                patience=PLATEAU_PATIENCE,
+            )
         )
 
     def load(self, step: int) -> LabelledSlices:
@@ -95,8 +101,13 @@ class PretrainingStage(Stage[LabelledSlices, LabelledSlices]):
     def score(self, metrics: dict[str, float]) -> float:
         return -metrics["validation_total"]
 
+    def after_step(self, step: int) -> None:
+        super().after_step(step)
+        if self.settings.pretrain.schedule == "cosine":
+            self.schedule.step()
+
     def end_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
-        if metrics:
+        if metrics and self.settings.pretrain.schedule == "plateau":
             self.schedule.step(metrics["validation_total"])
 
     def first_metrics(self) -> dict[str, float]:
@@ -115,6 +126,14 @@ class PretrainingStage(Stage[LabelledSlices, LabelledSlices]):
     def write_model(self, weights: Weights, step: int, metrics: dict[str, float]) -> None:
         card = new_card(self.settings, stage=1, step=step, validation=metrics, data=self.inputs.facts())
         ModelFolder.write(self.run.folder.model, step, weights, card, text=self.module.model.text)
+
+    def finish(self) -> dict[str, float]:
+        model = ModelFolder.open(self.run.folder.model)
+        if not model.card.raw_maps:
+            encoders = model.load_encoders().to(self.device)
+            found = judge_maps(encoders, self.inputs, self.settings.train.least_peak)
+            model.add_to_card(raw_maps=found)
+        return ModelFolder.open(self.run.folder.model).card.raw_maps
 
     def _read(self, chosen: Sequence[tuple[str, int]], place: int = 0) -> LabelledSlices:
         return LabelledSlices(self.inputs.images(chosen), self.inputs.labels(chosen), place)

@@ -19,6 +19,7 @@ from CPS4Core.systems import find_method
 from CPS4Core.training.batches import to_device
 from CPS4Core.training.inputs import TrainingInputs
 from CPS4Core.training.map_store import MapStore
+from CPS4Core.training.rates import cosine_schedule
 from CPS4Core.training.run import Run
 from CPS4Core.training.sampling import EndlessShuffle
 from CPS4Core.training.stage import Stage
@@ -94,10 +95,14 @@ class SegmentationStage(Stage[LoadedSlices, Batch]):
             lr=train.learning_rate,
             weight_decay=train.weight_decay,
         )
-        self.schedule = torch.optim.lr_scheduler.MultiStepLR(
-            self.optimizer,
-            milestones=[max(1, round(share * train.epochs)) for share in train.rate_drops],
-            gamma=1 / RATE_DROP,
+        self.schedule = (
+            cosine_schedule(self.optimizer, self.total_steps)
+            if train.schedule == "cosine"
+            else torch.optim.lr_scheduler.MultiStepLR(
+                self.optimizer,
+                milestones=[max(1, round(share * train.epochs)) for share in train.rate_drops],
+                gamma=1 / RATE_DROP,
+            )
         )
 
     def load(self, step: int) -> LoadedSlices:
@@ -136,6 +141,15 @@ class SegmentationStage(Stage[LoadedSlices, Batch]):
         )
         return replace(batch, **text_targets(maps, self.trust.to(self.device), self.settings.train))
 
+    def after_step(self, step: int) -> None:
+        super().after_step(step)
+        if self.settings.train.schedule == "cosine":
+            self.schedule.step()
+
+    def end_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
+        if self.settings.train.schedule == "drops":
+            self.schedule.step()
+
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
         """Return mDice and mIoU over the validation cases, on the canvas."""
@@ -169,7 +183,7 @@ class SegmentationStage(Stage[LoadedSlices, Batch]):
         return shown.preview(found)
 
     def model_weights(self) -> Weights:
-        parts = {NETWORK: self.module.network, TEACHER: self.module.teacher_network}
+        parts = {NETWORK: self.module.network, TEACHER: self.module.other_network}
         return {part: module.state_dict() for part, module in parts.items() if module is not None}
 
     def write_model(self, weights: Weights, step: int, metrics: dict[str, float]) -> None:

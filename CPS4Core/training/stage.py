@@ -88,12 +88,16 @@ class Stage(ABC, Generic[Loaded, Prepared]):
     def after_validation(self, metrics: dict[str, float]) -> None:
         """Let the module know how it did; not called without validation cases."""
 
+    @abstractmethod
     def end_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         """Adapt the learning rate; ``epoch`` counts from 1, ``metrics`` is empty without a validation."""
-        self.schedule.step()
 
     def first_metrics(self) -> dict[str, float]:
         """Return what is worth a look before the first step."""
+        return {}
+
+    def finish(self) -> dict[str, float]:
+        """Measure and write to the finished model's card what is worth knowing of it, and return it."""
         return {}
 
     @abstractmethod

@@ -21,6 +21,7 @@ from CPS4Core.events import Finished, Metric, Warned, silent
 from CPS4Core.model_folder import ModelFolder
 from CPS4Core.phantom.data_set import write_phantom_data_set
 from CPS4Core.phantom.phantom import PhantomOptions
+from CPS4Core.systems import find_method
 from CPS4Core.training.pretrain import pretrain
 from CPS4Core.training.read_ahead import read_ahead
 from CPS4Core.training.run_folder import RunFolder, read_curves
@@ -155,6 +156,17 @@ def test_training_goes_on_from_a_model(data_set, tiny_settings, cache, stage_1, 
             cancellation=Cancellation(),
             cache=cache,
         )
+
+
+@pytest.mark.parametrize("method", ["cps4", "mean_teacher", "bcp", "ucmt", "graphcl", "dusss"])
+def test_the_averaged_network_segments_and_the_student_is_kept_too(method):
+    torch.manual_seed(0)
+    module = find_method(method).load()(load_settings("small", ["train.widths=[4, 8]"]).train)
+    if method in ("bcp", "graphcl"):  # until the pretraining is over, their teacher has seen nothing
+        assert module.network is module.student
+        module.hand_over()
+    assert module.network is module.teacher.network
+    assert module.other_network is module.student
 
 
 def test_curves_are_complete(stage_2):

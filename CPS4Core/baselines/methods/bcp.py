@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from skimage.measure import label as connected
-from torch import Tensor
+from torch import Tensor, nn
 
 from CPS4Core.class_table import BACKGROUND, IGNORE
 from CPS4Core.config import TrainSettings
@@ -44,6 +44,15 @@ class BCP(TaughtMethod):
     """L_seg on the labelled parts + alpha L_seg on the pseudo-labelled parts of mixed slices."""
 
     average_buffers = False
+
+    @property
+    def network(self) -> nn.Module:
+        # While pretraining the teacher has seen no slice, and knows no statistics.
+        return self.teacher.network if self.handed_over else self.student
+
+    @property
+    def other_network(self) -> nn.Module:
+        return self.student if self.handed_over else self.teacher.network
 
     def __init__(self, settings: TrainSettings):
         super().__init__(settings)

@@ -56,12 +56,12 @@ class Method(nn.Module):
 
     @property
     def network(self) -> nn.Module:
-        """The network that segments once training is done."""
+        """The network that segments once training is done: the averaged one, where there is one."""
         return self.student
 
     @property
-    def teacher_network(self) -> nn.Module | None:
-        """The teacher's network, which a finished model keeps beside its own; None if there is none."""
+    def other_network(self) -> nn.Module | None:
+        """The other one of teacher and student, which a finished model keeps too; None without a teacher."""
         return None
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
@@ -105,8 +105,12 @@ class TaughtMethod(Method):
         self.teacher = MeanTeacher(self.student, settings.ema_decay, self.average_buffers)
 
     @property
-    def teacher_network(self) -> nn.Module:
+    def network(self) -> nn.Module:
         return self.teacher.network
+
+    @property
+    def other_network(self) -> nn.Module:
+        return self.student
 
     def after_step(self, step: int) -> None:
         self.teacher.follow(self.student, step)

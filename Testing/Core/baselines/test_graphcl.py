@@ -21,6 +21,7 @@ from CPS4Core.baselines.methods.graphcl import (
 from CPS4Core.baselines.settings import BaselineSettings
 from CPS4Core.class_table import IGNORE, NUM_CLASSES
 from CPS4Core.config import TrainSettings
+from CPS4Core.segmentation.unet import ResidualUNet
 from CPS4Core.systems import find_method
 
 SIZE = 12, 24
@@ -161,9 +162,9 @@ def test_what_is_clustered_are_aligned_features():
     assert all(each.grad is None for each in method.student.decoder.parameters())
 
 
-def test_what_segments_is_the_student_alone_and_the_graph_trains_with_it():
+def test_what_segments_needs_no_graph_and_the_graph_trains_with_it():
     method = GraphCL(SETTINGS)
-    assert method.network is method.student
+    assert type(method.network) is type(method.other_network) is ResidualUNet
     trained = {name for name, each in method.named_parameters() if each.requires_grad}
     assert {name.split(".")[0] for name in trained} == {"student", "alignment", "clustering"}
     assert trained <= set(method.state_dict())
