@@ -256,6 +256,52 @@ def base(
 
 
 @app.command()
+def table1(
+    data: DataArgument,
+    output: Annotated[Path, typer.Argument(help="Folder of the table. The same command goes on with it.")],
+    system: Annotated[
+        list[str], typer.Option(help="A row of the table, such as mean_teacher. Repeatable. Default: all.")
+    ] = [],  # noqa: B006
+    ratio: Annotated[
+        list[float],
+        typer.Option(
+            min=0.0, max=1.0, help="Share of the labelled patients. Repeatable. Default: the paper's."
+        ),
+    ] = [],  # noqa: B006
+    seed: Annotated[list[int], typer.Option(help="Repeatable. Default: 0, 1 and 2.")] = [],  # noqa: B006
+    ablation: Annotated[
+        bool, typer.Option(help="Also the ablation of Fig. 4a, at the smallest ratio.")
+    ] = True,
+    only_plan: Annotated[bool, typer.Option("--plan", help="Only say what it will take and needs.")] = False,
+    preset: PresetOption = "paper",
+    changes: SetOption = [],  # noqa: B006
+    device: DeviceOption = "auto",
+    cache: CacheOption = None,
+    events: EventsOption = False,
+) -> None:
+    """Table 1 of the paper: train and score every system at every ratio, with a report and paired tests."""
+
+    def job(report: Reporter, cancellation: Cancellation) -> None:
+        from CPS4Core.devices import choose_device
+        from CPS4Core.table1.plan import RATIOS, SEEDS, plan
+        from CPS4Core.table1.run import Table
+
+        trainings = plan(system, ratio or RATIOS, seed or SEEDS, ablation)
+        where = choose_device(device)
+        table = Table(data, output, trainings, preset, changes, where, report, cancellation, cache)
+        outlook = table.outlook()
+        if not events:
+            sys.stdout.write(outlook.text())
+        if not only_plan:
+            path = table.run()
+            if not events:
+                sys.stdout.write(path.read_text(encoding="utf-8"))
+        report(Finished(details={"left": len(table.left())}))
+
+    _run(job, events)
+
+
+@app.command()
 def segment(
     source: Annotated[
         Path, typer.Argument(help="A volume, a folder of volumes, a DICOM series, or a picture.")

@@ -70,6 +70,8 @@ class PretrainSettings(Group):
     """Stage 1: class-specific consistency constrained pretraining (eq. 1-2)."""
 
     objective: str = "cps4"
+    terms: Literal["both", "token", "pixel"] = "both"
+    """Losses of the objective ``cps4``: one alone is the ablation of the paper's Fig. 4a."""
     absent_classes: bool = False
     """Also give the pixel loss the classes that a slice lacks, as all-zero targets."""
     mask_coverage: Annotated[float, Field(ge=0.0, lt=1.0)] | Literal["share"] = 0.0

@@ -85,6 +85,24 @@ class Terminal:
         if validation:
             values = ", ".join(f"{k.removeprefix('validation_')} {v:.4f}" for k, v in validation.items())
             self.console.print(f"Step {event.step}, validation: {values}")
+        if "maps_training" in event.values:
+            self.console.print(verdict_on_maps(event.values))
+
+
+def verdict_on_maps(found: dict[str, float]) -> str:
+    """Return the go or no-go of stage 1 in words (see ``CPS4Core.training.map_check``)."""
+    parts = [f"raw maps: mDice {100 * found['maps_training']:.1f} on training patients"]
+    parts.append(f"{100 * found['maps_ceiling']:.1f} would be perfect")
+    if "maps_new" in found:
+        parts.insert(1, f"{100 * found['maps_new']:.1f} on new ones")
+    canvas, anatomy = found["names_follow_canvas"], found["names_follow_anatomy"]
+    parts.append(f"names follow the canvas by {canvas:.2f} and the anatomy by {anatomy:.2f}")
+    said = "; ".join(parts)
+    if found["maps_training"] < found["maps_ceiling"] / 2:
+        return f"No go: {said}. Train longer: set pretrain.epochs higher."
+    if anatomy <= canvas:
+        return f"No go: {said}. Set augment.shift and augment.scale, or use more patients."
+    return f"Go: {said}."
 
 
 def _duration(seconds: float) -> str:

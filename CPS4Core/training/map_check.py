@@ -109,22 +109,6 @@ def level_height(labels: np.ndarray) -> int:
     return max(1, round(float(np.median(distances)) if distances else USUAL_LEVEL * labels.shape[-1]))
 
 
-def verdict(found: dict[str, float]) -> str:
-    """Return the go or no-go in words."""
-    parts = [f"raw maps: mDice {100 * found['maps_training']:.1f} on training patients"]
-    parts.append(f"{100 * found['maps_ceiling']:.1f} would be perfect")
-    if "maps_new" in found:
-        parts.insert(1, f"{100 * found['maps_new']:.1f} on new ones")
-    canvas, anatomy = found["names_follow_canvas"], found["names_follow_anatomy"]
-    parts.append(f"names follow the canvas by {canvas:.2f} and the anatomy by {anatomy:.2f}")
-    said = "; ".join(parts)
-    if found["maps_training"] < found["maps_ceiling"] / 2:
-        return f"No go: {said}. Train longer: set pretrain.epochs higher."
-    if anatomy <= canvas:
-        return f"No go: {said}. Set augment.shift and augment.scale, or use more patients."
-    return f"Go: {said}."
-
-
 def _mdice(named: Callable[[np.ndarray], np.ndarray], inputs: TrainingInputs, cases: Sequence[str]) -> float:
     return mean_scores((named(inputs.store.images(case)), inputs.store.labels(case)) for case in cases)[0]
 

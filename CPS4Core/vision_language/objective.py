@@ -36,7 +36,10 @@ class Objective(nn.Module):
 
 
 class CPS4Objective(Objective):
-    """The class-specific consistency constraint of the paper (section 2.1): 1/2 (L_token + L_pixel), eq. 1 and 2."""
+    """The class-specific consistency constraint of the paper (section 2.1): 1/2 (L_token + L_pixel), eq. 1 and 2.
+
+    One of them alone where the settings ask for the ablation.
+    """
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         F_T = self.model.prompt_tokens(self.model.class_prompts())
@@ -44,4 +47,5 @@ class CPS4Objective(Objective):
         M, valid = token_masks(labels, A.shape[-2:], self.settings.mask_coverage)
         token = token_attention_loss(A, M, valid)  # eq. 1
         pixel = pixel_attention_loss(A, M, valid, self.settings.absent_classes)  # eq. 2
-        return {"total": (token + pixel) / 2, "token": token, "pixel": pixel}
+        total = {"both": (token + pixel) / 2, "token": token, "pixel": pixel}[self.settings.terms]
+        return {"total": total, "token": token, "pixel": pixel}

@@ -7,6 +7,8 @@ import torch
 
 from CPS4Core.class_table import IGNORE
 from CPS4Core.vision_language.losses import pixel_attention_loss, token_attention_loss, token_masks
+from CPS4Core.vision_language.model import build_model
+from CPS4Core.vision_language.objective import CPS4Objective
 
 
 def slow_token_loss(A, M):
@@ -129,3 +131,15 @@ def test_a_patch_with_an_unknown_pixel_is_not_valid():
     mask, valid = token_masks(labels, (2, 4))
     assert valid.logical_not().nonzero().tolist() == [[0, 0, 0]]
     assert mask.sum() == 8  # background everywhere, and no class from the unknown pixel
+
+
+@pytest.mark.parametrize("terms", ["both", "token", "pixel"])
+def test_the_ablation_minimises_one_of_the_two_losses(terms, tiny_settings):
+    settings = tiny_settings.pretrain.model_copy(update={"terms": terms})
+    objective = CPS4Objective(build_model(tiny_settings.encoders, tiny_settings.input.size), settings)
+    random = torch.Generator().manual_seed(3)
+    found = objective(
+        torch.randn(2, 1, 32, 64, generator=random), torch.randint(20, (2, 32, 64), generator=random)
+    )
+    expected = {"both": (found["token"] + found["pixel"]) / 2}.get(terms, found.get(terms))
+    torch.testing.assert_close(found["total"], expected)

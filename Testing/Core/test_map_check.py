@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.card import Card
 from CPS4Core.cli import app
-from CPS4Core.training.map_check import ceiling, level_height, shift_test, verdict
+from CPS4Core.terminal import verdict_on_maps
+from CPS4Core.training.map_check import ceiling, level_height, shift_test
 
 LEVEL = 6
 
@@ -67,7 +68,7 @@ def test_the_verdict_in_words(training, canvas, anatomy, begins):
         "names_follow_canvas": canvas,
         "names_follow_anatomy": anatomy,
     }
-    said = verdict(found)
+    said = verdict_on_maps(found)
     assert said.startswith(begins)
     assert f"{100 * training:.1f} on training patients; 5.3 on new ones; 81.6 would be perfect" in said
     assert f"the canvas by {canvas:.2f} and the anatomy by {anatomy:.2f}" in said
@@ -88,4 +89,4 @@ def test_pretraining_tells_its_go_or_no_go_and_keeps_it_in_the_card(
         "maps_training", "maps_ceiling", "maps_new", "names_follow_canvas", "names_follow_anatomy",
     }  # fmt: skip
     assert all(0 <= value <= 1 for value in found.values())
-    assert verdict(found) in result.output
+    assert verdict_on_maps(found) in result.output
