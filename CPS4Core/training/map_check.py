@@ -24,7 +24,7 @@ USUAL_LEVEL = 1 / 12
 """Height of a level as a share of the slice, where the labels show no two neighbours."""
 
 
-def judge_maps(model: ClassPromptModel, inputs: TrainingInputs, least_peak: float = 0.0) -> dict[str, float]:
+def judge_maps(model: ClassPromptModel, inputs: TrainingInputs) -> dict[str, float]:
     """Return the go or no-go of stage 1, all values 0 to 1.
 
     ``maps_training`` and ``maps_new``: mDice of the raw maps (eq. 3, merged) of some training patients and of the
@@ -34,11 +34,10 @@ def judge_maps(model: ClassPromptModel, inputs: TrainingInputs, least_peak: floa
     Args:
         model: trained encoders.
         inputs: the data they were trained on.
-        least_peak: the presence gate.
     """
 
     def named(images: np.ndarray) -> np.ndarray:
-        return text_labels(model, images, least_peak)
+        return text_labels(model, images)
 
     store = inputs.store
     training = [case for case in inputs.split.labelled if case in store.counts][:MOST_CASES]

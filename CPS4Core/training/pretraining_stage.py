@@ -131,7 +131,7 @@ class PretrainingStage(Stage[LabelledSlices, LabelledSlices]):
         model = ModelFolder.open(self.run.folder.model)
         if not model.card.raw_maps:
             encoders = model.load_encoders().to(self.device)
-            found = judge_maps(encoders, self.inputs, self.settings.train.least_peak)
+            found = judge_maps(encoders, self.inputs)
             model.add_to_card(raw_maps=found)
         return ModelFolder.open(self.run.folder.model).card.raw_maps
 
