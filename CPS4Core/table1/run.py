@@ -26,7 +26,8 @@ from filelock import FileLock, Timeout
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import Settings
 from CPS4Core.data.dataset import DataSet, open_data_set
-from CPS4Core.data.volumes import read_image, read_labels
+from CPS4Core.data.labels import read_labels
+from CPS4Core.data.volumes import read_image
 from CPS4Core.errors import CPS4Error
 from CPS4Core.evaluation.metrics import level_agreement, overlap
 from CPS4Core.events import Artifact, Event, Finished, Progress, Reporter
