@@ -54,7 +54,7 @@ class FILIP(Objective):
         F_T = self.model.prompt_tokens(self.model.class_prompts())
         x = similarity(F_I.flatten(1, 2), F_T)
         M, valid = token_masks(labels, F_I.shape[1:3], self.settings.mask_coverage)
-        GL = (M & valid.unsqueeze(1)).flatten(2).mT
+        GL = ((M > 0) & valid.unsqueeze(1)).flatten(2).mT
         known = GL.flatten(1).any(1)
         return x[known], GL[known], valid.flatten(1)[known]
 
