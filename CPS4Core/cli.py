@@ -20,6 +20,7 @@ from CPS4Core.card import Card
 from CPS4Core.config import PRESETS, load_settings
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Event, Failed, Finished, Reporter
+from CPS4Core.naming import Levels
 from CPS4Core.shipped_model import BASE, model_path
 from CPS4Core.systems import METHODS, OBJECTIVES
 from CPS4Core.terminal import JsonLines, Terminal
@@ -309,9 +310,9 @@ def segment(
     target: Annotated[Path, typer.Argument(help="Result file (.nii.gz, .nrrd, .seg.nrrd), or a folder.")],
     model: ModelOption = BASE,
     suffix: Annotated[str, typer.Option(help="Format of results in a folder.")] = ".nii.gz",
-    level_order: Annotated[
-        bool, typer.Option("--level-order", help="Relabel structures to follow the fixed order of the spine.")
-    ] = False,
+    levels: Annotated[
+        Levels, typer.Option(help="Name structures by counting along the spine, or each pixel as seen.")
+    ] = "counted",
     pixel_mm: PixelOption = None,
     device: DeviceOption = "auto",
     events: EventsOption = False,
@@ -326,9 +327,7 @@ def segment(
 
         tasks = find_tasks(source, target, suffix, pixel_mm)
         segmenter = Segmenter(ModelFolder.open(model_path(model)), choose_device(device), report)
-        failures = segment_all(
-            segmenter, tasks, level_order=level_order, report=report, cancellation=cancellation
-        )
+        failures = segment_all(segmenter, tasks, levels=levels, report=report, cancellation=cancellation)
         report(Finished(details={"segmented": len(tasks) - len(failures), "failed": len(failures)}))
         if failures and not events:
             _print_failures(failures)

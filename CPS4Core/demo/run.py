@@ -99,7 +99,7 @@ def _segment_and_score(
     target = journey.segmented(system)
     segmenter = Segmenter(ModelFolder.open(model), journey.device, report)
     tasks = find_tasks(tests / "images", target, ".nii.gz")
-    segment_all(segmenter, tasks, level_order=False, report=report, cancellation=cancellation)
+    segment_all(segmenter, tasks, levels="as-seen", report=report, cancellation=cancellation)
     return evaluate(target, tests / "labels", journey.folder / "evaluation" / target.name, report)
 
 

@@ -13,9 +13,10 @@ from CPS4Core.data.dicom import find_series
 from CPS4Core.data.pictures import is_picture
 from CPS4Core.data.volumes import IMAGE_SUFFIXES, case_name, list_scans, read_scan, visible_files
 from CPS4Core.errors import CPS4Error
-from CPS4Core.events import Artifact, Failed, Progress, Reporter
+from CPS4Core.events import Artifact, Failed, Progress, Reporter, Warned
 from CPS4Core.inference.outputs import SEGMENTATION_SUFFIXES, write_segmentation
 from CPS4Core.inference.segmenter import Segmenter
+from CPS4Core.naming import Levels
 
 DICOM_INDEX = "DICOMDIR"
 """A file that lists the series in the folders beside it, and is none."""
@@ -61,7 +62,7 @@ def segment_all(
     segmenter: Segmenter,
     tasks: Sequence[Task],
     *,
-    level_order: bool,
+    levels: Levels,
     report: Reporter,
     cancellation: Cancellation,
 ) -> list[Failed]:
@@ -77,7 +78,7 @@ def segment_all(
         for number, task in enumerate(mine):
             cancellation.check()
             try:
-                segment_one(segmenter, task, level_order, report, cancellation, done=number, total=len(mine))
+                segment_one(segmenter, task, levels, report, cancellation, done=number, total=len(mine))
             except CPS4Error as error:
                 path = str(error.path or task.source)
                 failures.append(Failed(error.problem, error.remedy, path))
@@ -88,7 +89,7 @@ def segment_all(
 def segment_one(
     segmenter: Segmenter,
     task: Task,
-    level_order: bool,
+    levels: Levels,
     report: Reporter,
     cancellation: Cancellation,
     done: int = 0,
@@ -97,6 +98,7 @@ def segment_one(
     """Segment one volume and write the result.
 
     Args:
+        levels: name structures by counting along the spine, or as the network sees each pixel.
         done: volumes of the batch that are finished, for the progress.
         total: volumes in the batch.
 
@@ -109,10 +111,17 @@ def segment_one(
     def progress(slices: int, of: int) -> None:
         report(Progress(done * of + slices, total * of, f"Segmenting {task.source.name}"))
 
-    result = segmenter.segment(image, level_order=level_order, cancellation=cancellation, progress=progress)
+    result = segmenter.segment(image, levels=levels, cancellation=cancellation, progress=progress)
     write_segmentation(result.labels, task.target)
     confidence = {str(label): round(value, 4) for label, value in result.confidence.items()}
-    details = {"source": str(task.source), "confidence": confidence, "network": segmenter.sha256}
+    details = {
+        "source": str(task.source),
+        "confidence": confidence,
+        "network": segmenter.sha256,
+        "doubts": list(result.doubts),
+    }
+    for doubt in result.doubts:
+        report(Warned(f"{task.source.name}: {doubt}"))
     report(Artifact("segmentation", str(task.target), details))
 
 

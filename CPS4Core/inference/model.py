@@ -17,6 +17,7 @@ from CPS4Core.inference.agreement import Checker, asks_prompts
 from CPS4Core.inference.attention import AttentionMapper, PromptMap
 from CPS4Core.inference.segmenter import SegmentedVolume, Segmenter
 from CPS4Core.model_folder import ModelFolder
+from CPS4Core.naming import Levels
 
 
 def warn(event: Event) -> None:
@@ -55,12 +56,12 @@ class Model:
         mapper = self.mapper if asks_prompts(self.folder) else None
         return Checker.of(self.folder, self.segmenter, mapper)
 
-    def segment(self, image: sitk.Image | str | Path, *, level_order: bool = False) -> SegmentedVolume:
+    def segment(self, image: sitk.Image | str | Path, *, levels: Levels = "counted") -> SegmentedVolume:
         """Segment a volume.
 
         Args:
             image: a sagittal spine MR, 3D, in any orientation; or its file, or the folder of its DICOM series.
-            level_order: relabel the structures so that the levels follow the fixed order of the spine.
+            levels: name structures by counting along the spine, or as the network sees each pixel.
 
         Returns:
             ``labels``, uint8, on the grid of the volume, 0 to 19 (``CPS4Core.class_table``), and the ``confidence``
@@ -69,7 +70,7 @@ class Model:
         Raises:
             CPS4Error: if the volume or the model cannot be used, or the memory does not suffice.
         """
-        return self.segmenter.segment(self._sagittal(image), level_order=level_order)
+        return self.segmenter.segment(self._sagittal(image), levels=levels)
 
     def attend(self, image: sitk.Image | str | Path, prompts: str | Sequence[str]) -> list[PromptMap]:
         """Return what prompts attend to in a volume (eq. 3).

@@ -17,10 +17,14 @@ from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.devices import choose_precision, is_out_of_memory, memory_format
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Reporter, Warned, silent
-from CPS4Core.inference.level_order import relabel_by_order
+from CPS4Core.inference.kinds import certainty_of, kinds_of, names_of, scores_of
 from CPS4Core.model_folder import ModelFolder
+from CPS4Core.naming import Levels
+from CPS4Core.naming.name import name_levels
 
 T = TypeVar("T")
+Progress = Callable[[int, int], None]
+"""Called with the slices done and their number."""
 
 PIXELS_AT_ONCE = {"cuda": 2**21, "mps": 2**20, "cpu": 2**17}
 """Pixels in one forward pass, in whole slices: as many as keep the device busy, and on the CPU in its cache."""
@@ -33,7 +37,10 @@ class SegmentedVolume:
     labels: sitk.Image
     """Class labels, uint8, on the grid of the volume."""
     confidence: dict[int, float]
-    """Mean softmax probability of each structure over its own voxels, 0 to 1."""
+    """Probability of each structure, 0 to 1, mean over its own voxels: softmax of its class; where levels are counted,
+    of its kind, times that of its name."""
+    doubts: tuple[str, ...] = ()
+    """What to tell the user of the levels, in sentences."""
 
 
 class Segmenter:
@@ -65,15 +72,15 @@ class Segmenter:
         self,
         image: sitk.Image,
         *,
-        level_order: bool = False,
+        levels: Levels = "counted",
         cancellation: Cancellation | None = None,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Progress = lambda done, total: None,
     ) -> SegmentedVolume:
         """Segment a volume.
 
         Args:
             image: a scalar volume, any orientation.
-            level_order: relabel the structures so that the levels follow the fixed order of the spine.
+            levels: name structures by counting along the spine, or as the network sees each pixel.
             cancellation: tells when to stop.
             progress: called with the slices done and their number.
 
@@ -83,29 +90,58 @@ class Segmenter:
         """
         grid = SliceGrid.of(image, self.input, whole=True)
         slices = torch.from_numpy(grid.to_slices(image)).unsqueeze(1)
+        find = self._counted if levels == "counted" else self._as_seen
+        return find(grid, slices, cancellation, progress)
 
+    def _as_seen(
+        self, grid: SliceGrid, slices: Tensor, cancellation: Cancellation | None, progress: Progress
+    ) -> SegmentedVolume:
         def look(logits: Tensor, _: slice) -> tuple[Tensor, Tensor, Tensor]:
             best, labels = logits.max(1)
             labels = labels.byte()
             structures = labels != BACKGROUND
             certainty = (best[structures] - logits.movedim(1, -1)[structures].logsumexp(-1)).exp()
-            # The order of the levels is known once all slices are; the labels on the grid wait for it.
-            result = logits if level_order else grid.labels_from_slices(logits, labels)
-            return labels.cpu(), certainty.cpu(), result.cpu()
+            return labels.cpu(), certainty.cpu(), grid.labels_from_slices(logits, labels).cpu()
 
+        labels, certainty, result = self._look_at_all(slices, look, cancellation, progress)
+        structures = labels != BACKGROUND
+        return SegmentedVolume(grid.to_image(result.numpy()), _mean_by_label(certainty, labels[structures]))
+
+    def _counted(
+        self, grid: SliceGrid, slices: Tensor, cancellation: Cancellation | None, progress: Progress
+    ) -> SegmentedVolume:
+        def look(logits: Tensor, _: slice) -> tuple[Tensor, Tensor, Tensor]:
+            kinds = kinds_of(logits)
+            labels = names_of(logits, kinds)
+            votes = grid.crop(logits.softmax(1)).movedim(1, -1)[grid.crop(labels) != BACKGROUND, 1:]
+            return labels.cpu(), votes.cpu(), kinds.cpu()
+
+        labels, votes, kinds = self._look_at_all(slices, look, cancellation, progress)
+        naming = name_levels(grid.crop(labels.numpy()), grid.spacing_mm, votes.numpy())
+        named = torch.zeros_like(labels)
+        grid.crop(named.numpy())[:] = naming.labels
+
+        at_once = self.slices_at_once(slices)
+        pairs = zip(kinds.split(at_once), named.split(at_once), strict=True)
+        result = torch.cat([grid.labels_from_slices(scores_of(*pair), pair[1]) for pair in pairs])
+        structures = named != BACKGROUND
+        confidence = _mean_by_label(certainty_of(kinds, named), named[structures])
+        confidence = {label: value * naming.certainty(label) for label, value in confidence.items()}
+        return SegmentedVolume(grid.to_image(result.numpy()), confidence, naming.doubts)
+
+    def _look_at_all(
+        self,
+        slices: Tensor,
+        look: Callable[[Tensor, slice], tuple[Tensor, ...]],
+        cancellation: Cancellation | None,
+        progress: Progress,
+    ) -> tuple[Tensor, ...]:
+        """Return what ``look`` makes of the logits of all slices."""
         chunks = []
         for chunk in self.forward(slices, look, cancellation):
             chunks.append(chunk)
             progress(sum(len(labels) for labels, *_ in chunks), len(slices))
-        labels, certainty, result = (torch.cat(parts) for parts in zip(*chunks, strict=True))
-        structures = labels != BACKGROUND
-        if level_order:
-            ordered = torch.from_numpy(relabel_by_order(labels.numpy()))
-            logits = _exchange_levels(result, labels, ordered)
-            at_once = self.slices_at_once(slices)
-            pairs = zip(logits.split(at_once), ordered.split(at_once), strict=True)
-            result, labels = torch.cat([grid.labels_from_slices(*pair) for pair in pairs]), ordered
-        return SegmentedVolume(grid.to_image(result.numpy()), _mean_by_label(certainty, labels[structures]))
+        return tuple(torch.cat(parts) for parts in zip(*chunks, strict=True))
 
     def slices_at_once(self, slices: Tensor) -> int:
         """Return how many of the slices (n, 1, AP, SI) go through the network together."""
@@ -169,12 +205,3 @@ def _mean_by_label(certainty: Tensor, labels: Tensor) -> dict[int, float]:
     counts = torch.bincount(labels, minlength=NUM_CLASSES)
     sums = torch.bincount(labels, certainty, minlength=NUM_CLASSES)
     return {label: float(sums[label] / counts[label]) for label in range(1, NUM_CLASSES) if counts[label]}
-
-
-def _exchange_levels(logits: Tensor, labels: Tensor, ordered: Tensor) -> Tensor:
-    """Exchange the logits of the old and the new label wherever a voxel was relabelled."""
-    logits = logits.clone()
-    k, i, j = (labels != ordered).nonzero(as_tuple=True)
-    old, new = labels[k, i, j].long(), ordered[k, i, j].long()
-    logits[k, old, i, j], logits[k, new, i, j] = logits[k, new, i, j], logits[k, old, i, j]
-    return logits

@@ -1,7 +1,7 @@
 """The warm worker: requests on standard input, events on standard output, one JSON object a line.
 
     {"request": "1", "model": "run/model", "device": "auto", "do": "segment",
-        "input": "scan.nii.gz", "output": "labels.seg.nrrd", "level_order": false}
+        "input": "scan.nii.gz", "output": "labels.seg.nrrd", "levels": "counted"}
     {"request": "2", "model": "run/model", "device": "auto", "do": "attend",
         "input": "scan.nii.gz", "prompts": ["L4", "a herniated disc"], "output": "maps"}
     {"request": "3", "model": "run/model", "device": "auto", "do": "figure",
@@ -43,6 +43,7 @@ from CPS4Core.inference.attention import AttentionMapper, EncodedVolume
 from CPS4Core.inference.batch import Task, segment_one
 from CPS4Core.inference.model import Model
 from CPS4Core.model_folder import ModelFolder
+from CPS4Core.naming import LEVELS
 from CPS4Core.shipped_model import model_path
 
 log = logging.getLogger(__name__)
@@ -140,8 +141,10 @@ class Worker:
     def _segment(self, request: dict[str, Any]) -> None:
         model = self._warm(request)
         task = Task(Path(request["input"]), Path(request["output"]))
-        level_order = bool(request.get("level_order", False))
-        segment_one(model.segmenter, task, level_order, self._tell, self._cancellation)
+        levels = request.get("levels", "counted")
+        if levels not in LEVELS:
+            raise CPS4Error(f"Levels cannot be {levels!r}.", f"Use one of: {', '.join(LEVELS)}.")
+        segment_one(model.segmenter, task, levels, self._tell, self._cancellation)
 
     def _attend(self, request: dict[str, Any]) -> None:
         mapper = self._warm(request).mapper

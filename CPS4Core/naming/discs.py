@@ -18,9 +18,10 @@ SMALLEST_SHARE = 0.05
 """A disc smaller than this share of the usual one is a speck."""
 USUAL_OF = 8
 """The usual disc is the median of so many largest."""
-SMALL, CROWDED = 0.4, 0.65
-"""A disc is stray, such as the vein in a vertebra, if it is smaller than this share of the usual one, and nearer to
-another than this share of a step."""
+SMALL, CROWDED = 0.4, 1.25
+"""A disc is stray, such as the vein in a vertebra, if it is smaller than this share of the usual one, and the
+two that it
+lies between are not further apart than so many steps, or one of them is nearer than a third of that."""
 USUAL_STEP_MM = 33.0
 """From one vertebra to the next, where nothing tells: lumbar spine of an adult."""
 STEPS_MM = (12.0, 50.0)
@@ -83,12 +84,17 @@ def _without_stray(discs: list[Disc]) -> list[Disc]:
     usual = float(np.median(sorted(len(disc.voxels) for disc in discs)[-USUAL_OF:]))
     discs = [disc for disc in discs if len(disc.voxels) >= SMALLEST_SHARE * usual]
     while len(discs) > 2:
+        heights = [disc.height for disc in discs]
         step = step_between([disc.height for disc in discs if len(disc.voxels) >= SMALL * usual])
-        gaps = np.diff([-np.inf, *(disc.height for disc in discs), np.inf])
+        before, after = [-np.inf, *heights[:-1]], [*heights[1:], np.inf]
         crowded = [
             place
             for place, disc in enumerate(discs)
-            if len(disc.voxels) < SMALL * usual and min(gaps[place : place + 2]) < CROWDED * step
+            if len(disc.voxels) < SMALL * usual
+            and (
+                after[place] - before[place] < CROWDED * step
+                or min(after[place] - heights[place], heights[place] - before[place]) < CROWDED / 3 * step
+            )
         ]
         if not crowded:
             break

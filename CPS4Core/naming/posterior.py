@@ -60,12 +60,12 @@ def posterior_elements(column: Column, bodies: Sequence[Body], step: float) -> n
     cost -= TOUCH * touching / np.maximum(touching.sum(1, keepdims=True), 1)
     owner[loose] = cost.argmin(1)[piece]
 
-    second = np.sort(touching, 1)[:, -2]
-    several = second > SHARED * touching.sum(1)
-    order = np.argsort(piece, kind="stable")
-    for number, voxels in enumerate(np.split(loose[order], size.cumsum()[:-1])):
-        if several[number] or np.ptp(np.percentile(column.along[voxels], [5, 95])) > LONG * step:
-            owner[voxels] = np.abs(column.along[voxels][:, None] - expected).argmin(1)
+    low, high = np.full(count, np.inf), np.full(count, -np.inf)
+    np.minimum.at(low, piece, column.along[loose])
+    np.maximum.at(high, piece, column.along[loose])
+    several = (np.sort(touching, 1)[:, -2] > SHARED * touching.sum(1)) | (high - low > LONG * step)
+    shared = loose[several[piece]]
+    owner[shared] = np.abs(column.along[shared][:, None] - expected).argmin(1)
     return owner
 
 

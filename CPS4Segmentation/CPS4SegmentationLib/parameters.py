@@ -15,7 +15,7 @@ class Parameters:
     reference: vtkMRMLSegmentationNode
     attentionVolume: vtkMRMLScalarVolumeNode
     binaryVolume: vtkMRMLLabelMapVolumeNode
-    levelOrder: bool
+    countLevels: Annotated[bool, Default(True)]
     prompt: str
     """What the shown attention map belongs to: a class name or a free prompt; empty: none is shown."""
     opacity: Annotated[float, WithinRange(0, 1), Default(0.5)]

@@ -160,7 +160,7 @@ class SegmentPanel(Panel):
             job.device,
             job.source,
             job.result,
-            self.parameters.levelOrder,
+            self.parameters.countLevels,
             lambda event: self._on_event(job, event),
         )
 
@@ -204,13 +204,14 @@ class SegmentPanel(Panel):
         if self.ui.show3DButton.checked:
             show_surfaces(node, True)
         count = node.GetSegmentation().GetNumberOfSegments()
-        self.say(
-            _("{volume}: {count} structures found. Review tells which to look at first.").format(
-                volume=volume.GetName(), count=count
+        if not count:
+            self.say(
+                _("{volume}: no structure found. Is it a sagittal spine MR?").format(volume=volume.GetName())
             )
-            if count
-            else _("{volume}: no structure found. Is it a sagittal spine MR?").format(volume=volume.GetName())
-        )
+            return
+        found = _("{volume}: {count} structures found.").format(volume=volume.GetName(), count=count)
+        doubts = details.get("doubts") or [_("Review tells which to look at first.")]
+        self.say(" ".join([found, *(_(doubt) for doubt in doubts)]))
 
     def _check_result(self, job: _Job, node: slicer.vtkMRMLSegmentationNode) -> None:
         """Let the model's teacher and its class prompts look at a result too, once nothing else is to be done."""

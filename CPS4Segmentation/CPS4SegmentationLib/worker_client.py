@@ -56,11 +56,12 @@ class WorkerClient:
         device: str,
         source: Path,
         target: Path,
-        level_order: bool,
+        count_levels: bool,
         on_event: Callable[[Event], None],
     ) -> None:
         """Segment the volume in ``source``; the answer ``artifact`` names the result."""
-        fields = {"do": "segment", "input": str(source), "output": str(target), "level_order": level_order}
+        levels = "counted" if count_levels else "as-seen"
+        fields = {"do": "segment", "input": str(source), "output": str(target), "levels": levels}
         self._ask(model, device, fields, on_event)
 
     def attend(

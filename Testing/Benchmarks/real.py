@@ -48,6 +48,7 @@ from CPS4Core.figures import fullest_slice, overlay
 from CPS4Core.files import write_json
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import ModelFolder
+from CPS4Core.naming import LEVELS
 from CPS4Core.shipped_model import model_path
 
 DATA = Path(__file__).parents[3] / "shared/data"
@@ -306,7 +307,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="scans of each set, for a quick look")
     parser.add_argument("--only", type=Path, help="file with the names of the scans to take, one a line")
     parser.add_argument("--fold", help="K/N: of spider_t2, every N-th patient from the K-th on (from 0)")
-    parser.add_argument("--level-order", action="store_true", help="as in `cps4 segment`")
+    parser.add_argument("--levels", choices=LEVELS, default="counted", help="as in `cps4 segment`")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, help="default: build/real/HASH")
     arguments = parser.parse_args()
@@ -328,7 +329,7 @@ def main() -> None:
         scans = SETS[name](folder, wanted=bool if wanted is None else wanted.__contains__)
         results = []
         for scan in islice(scans, arguments.limit):
-            results.append(try_scan(segmenter, scan, {"level_order": arguments.level_order}))
+            results.append(try_scan(segmenter, scan, {"levels": arguments.levels}))
             scores = results[-1].scores
             print(name, scan.name, *(f"{k} {scores[k]:.3f}" for k in ("bones", "by_name")), flush=True)
         if results:

@@ -108,7 +108,7 @@ def test_a_folder_goes_on_past_a_bad_case(model, scan, tmp_path):
     failures = segment_all(
         Segmenter(ModelFolder.open(model), CPU),
         find_tasks(folder, tmp_path / "out", ".nrrd"),
-        level_order=False,
+        levels="as-seen",
         report=events.append,
         cancellation=Cancellation(),
     )
@@ -193,6 +193,18 @@ def serve(*requests):
 
     Worker(report).serve(feed())
     return events
+
+
+def test_the_worker_refuses_levels_that_it_does_not_know(model, scan):
+    fields = {
+        "do": "segment",
+        "model": str(model),
+        "device": "cpu",
+        "input": str(scan),
+        "output": "labels.nrrd",
+    }
+    (answer,) = serve({"request": "1", "levels": "guessed", **fields})
+    assert answer.remedy == "Use one of: counted, as-seen."
 
 
 def test_the_worker_answers_and_survives_broken_requests(model, scan, tmp_path):
@@ -282,7 +294,7 @@ def test_the_worker_takes_up_what_training_wrote_meanwhile(model, scan, tmp_path
     opened = ModelFolder.open(folder)
     labels = str(tmp_path / "labels.nrrd")
     warm = {"model": str(folder), "device": "cpu", "input": str(scan)}
-    segment = {"do": "segment", **warm, "output": labels}
+    segment = {"do": "segment", **warm, "output": labels, "levels": "as-seen"}
     check = {"do": "check", **warm, "labels": labels, "network": opened.sha256()}
     background = {
         name: torch.zeros_like(weight) for name, weight in opened.load_network().state_dict().items()

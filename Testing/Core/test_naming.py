@@ -133,6 +133,7 @@ def test_without_the_sacrum_the_best_guess_is_named_and_the_doubt_said():
     naming = name_levels(truth, SPACING)
     assert_named(naming, truth)
     assert NOT_IN_VIEW in naming.doubts
+    assert naming.margin <= 0.5
 
 
 def test_without_the_sacrum_most_votes_win():

@@ -62,7 +62,7 @@ def segment(model, source, target, report=silent, pixel_mm=None):
     return segment_all(
         Segmenter(ModelFolder.open(model), CPU),
         tasks,
-        level_order=False,
+        levels="as-seen",
         report=report,
         cancellation=Cancellation(),
     )

@@ -1,0 +1,122 @@
+"""Segmenting with counted levels: kinds before names, on the volume's own grid, with the doubts told."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from made_up_spines import SPACING, draw, spine
+
+from CPS4Core.cancellation import Cancellation
+from CPS4Core.class_table import find_label
+from CPS4Core.config import InputSettings
+from CPS4Core.data.geometry import SliceGrid
+from CPS4Core.events import Artifact, Warned
+from CPS4Core.inference.batch import Task, segment_one
+from CPS4Core.inference.kinds import BACKGROUND, VERTEBRA, certainty_of, kinds_of, names_of, scores_of
+from CPS4Core.inference.segmenter import Segmenter
+from CPS4Core.model_folder import ModelFolder
+
+SHARPNESS = 6.0
+
+
+def image_of(labels: np.ndarray) -> sitk.Image:
+    """Return labels (slices, AP, SI) as a volume whose columns run down, rows back and slices to the left."""
+    image = sitk.GetImageFromArray(labels)
+    image.SetSpacing(SPACING[::-1])
+    image.SetDirection((0, 0, 1, 0, 1, 0, -1, 0, 0))
+    return image
+
+
+def wrong_by_one(structures):
+    """Return the structures with every vertebra under the name of the next above."""
+    return [
+        replace(drawn, label=drawn.label + (drawn.name not in ("S", "T11") and "/" not in drawn.name))
+        for drawn in structures
+    ]
+
+
+@pytest.fixture
+def segmenter(trained_model, monkeypatch):
+    """A segmenter whose network sees what ``see`` was given, on a volume of the same shape."""
+    found = Segmenter(ModelFolder.open(trained_model), torch.device("cpu"))
+    found.input = InputSettings(size=(128, 256), spacing_mm=SPACING[1])
+    seen = []
+
+    def see(volume: sitk.Image) -> None:
+        slices = SliceGrid.of(volume, found.input, whole=True).labels_to_slices(volume)
+        seen.extend(SHARPNESS * np.moveaxis(np.eye(20, dtype=np.float32)[slices], -1, 1))
+
+    def logits(slices: torch.Tensor) -> torch.Tensor:
+        made = torch.from_numpy(np.stack(seen[: len(slices)]))
+        del seen[: len(slices)]
+        return made
+
+    monkeypatch.setattr(found, "_logits", logits)
+    found.see = see
+    return found
+
+
+def test_the_volume_gets_the_counted_names(segmenter):
+    truth = image_of(draw(spine()))
+    seen = image_of(draw(wrong_by_one(spine())))
+    segmenter.see(seen)
+    found = segmenter.segment(truth)
+    labels, expected = sitk.GetArrayFromImage(found.labels), sitk.GetArrayFromImage(truth)
+    assert (labels == expected)[expected > 0].mean() > 0.98
+    for label in np.unique(expected[expected > 0]):
+        inside = labels[(expected == label) & (labels > 0)]
+        assert (inside == label).mean() > 0.9
+    assert found.labels.GetSpacing() == truth.GetSpacing()
+    assert set(found.confidence) == set(np.unique(expected[expected > 0]).tolist())
+    assert all(0.5 < value <= 1 for value in found.confidence.values())
+
+
+def test_as_seen_leaves_the_names(segmenter):
+    seen = image_of(draw(wrong_by_one(spine())))
+    segmenter.see(seen)
+    found = segmenter.segment(seen, levels="as-seen")
+    labels, expected = sitk.GetArrayFromImage(found.labels), sitk.GetArrayFromImage(seen)
+    for label in np.unique(expected[expected > 0]):
+        assert (labels[(expected == label) & (labels > 0)] == label).mean() > 0.9
+    assert found.doubts == ()
+
+
+def test_doubts_are_told_with_the_result(segmenter, tmp_path):
+    scan = image_of(draw(spine("T11", "L5")))
+    sitk.WriteImage(scan, str(tmp_path / "scan.nii.gz"))
+    segmenter.see(scan)
+    events = []
+    task = Task(tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz")
+    segment_one(segmenter, task, "counted", events.append, Cancellation())
+    words = "Levels are uncertain: the sacrum is not in view. Count them."
+    assert f"scan.nii.gz: {words}" in [event.message for event in events if isinstance(event, Warned)]
+    (result,) = [event for event in events if isinstance(event, Artifact)]
+    assert result.details["doubts"] == [words]
+    assert all(value <= 0.5 for value in result.details["confidence"].values())
+
+
+def test_a_pixel_is_bone_by_the_sum_of_its_vertebrae():
+    """Background 0.4, L3 and L4 0.3 each: not background."""
+    logits = torch.full((1, 20, 1, 1), -20.0)
+    logits[0, [0, find_label("L3"), find_label("L4")], 0, 0] = torch.tensor([0.4, 0.31, 0.29]).log()
+    kinds = kinds_of(logits)
+    assert kinds[0, VERTEBRA].exp().item() == pytest.approx(0.6, abs=1e-4)
+    assert kinds[0, BACKGROUND].exp().item() == pytest.approx(0.4, abs=1e-4)
+    names = names_of(logits, kinds)
+    assert names.item() == find_label("L3")
+    assert certainty_of(kinds, names).item() == pytest.approx(0.6, abs=1e-4)
+
+
+def test_scores_are_highest_where_named_and_their_borders_halfway():
+    torch.manual_seed(0)
+    kinds = torch.randn(2, 4, 5, 6)
+    named = torch.randint(0, 20, (2, 5, 6), dtype=torch.uint8)
+    scores = scores_of(kinds, named)
+    assert (scores.argmax(1) == named).all()
+    # Between a pixel of L3 and one of L4, both surely bone, the border is in the middle.
+    sure = torch.tensor([0.0, -9.0, 5.0, -9.0])[None, :, None, None].expand(1, 4, 1, 2)
+    left, right = scores_of(sure, torch.tensor([[[4, 3]]], dtype=torch.uint8))[0, :, 0].T
+    assert torch.lerp(left, right, 0.49).argmax() == 4
+    assert torch.lerp(left, right, 0.51).argmax() == 3
