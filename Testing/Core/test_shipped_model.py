@@ -1,5 +1,6 @@
 """The model that comes with CPS4 is found wherever CPS4 is, and taken where no other is named."""
 
+import json
 import shutil
 import sys
 import threading
@@ -15,7 +16,7 @@ from CPS4Core import shipped_model
 from CPS4Core.card import ENCODERS, NETWORK, Card
 from CPS4Core.cli import _preset, app
 from CPS4Core.errors import CPS4Error
-from CPS4Core.events import Artifact, Failed, Finished, Started, parse
+from CPS4Core.events import Artifact, Failed, Finished, parse
 from CPS4Core.inference.worker import Worker
 from CPS4Core.model_folder import ModelFolder
 from CPS4Core.shipped_model import base_model, model_path
@@ -97,20 +98,30 @@ def test_the_command_line_says_that_it_is_missing(elsewhere, data_set, tmp_path)
     assert "--model" in failed.remedy
 
 
-def test_the_worker_loads_it_by_name(shipped):
-    events, loaded = [], threading.Event()
+def test_the_worker_loads_it_by_name(shipped, data_set, tmp_path):
+    events, answered = [], threading.Event()
+    result = tmp_path / "out.nii.gz"
+    request = {
+        "request": "a",
+        "do": "segment",
+        "model": "base",
+        "device": "cpu",
+        "input": str(data_set / "imagesTs/test_0001_0000.nii.gz"),
+        "output": str(result),
+    }
 
     def report(event):
         events.append(event)
         if isinstance(event, (Finished, Failed)):
-            loaded.set()
+            answered.set()
 
     def requests():
-        yield '{"do": "load", "model": "base", "device": "cpu", "request": "a"}'
-        loaded.wait(60)
+        yield json.dumps(request)
+        answered.wait(60)
 
     Worker(report).serve(requests())
-    assert any(isinstance(event, Started) for event in events)
+    assert isinstance(events[-1], Finished)
+    assert result.is_file()
 
 
 def test_both_stages_start_from_it(shipped, data_set, text_model, tmp_path):
