@@ -109,14 +109,16 @@ class Checker:
         grid = SliceGrid.of(image, self.network.input, whole=True)
         slices = torch.from_numpy(grid.to_slices(image)).unsqueeze(1)
         looked_at = torch.from_numpy(grid.labels_to_slices(labels)).long()
-        voxels = _count(looked_at)
+        present = np.unique(sitk.GetArrayViewFromImage(labels))
+        # A structure that is too small for the canvas counts as one that nothing speaks for.
+        voxels = _count(looked_at).clamp_min(1)
         network = _summed_probability(self.network, slices, looked_at, cancellation) / voxels
         teacher = prompts = None
         if self.teacher is not None:
             named = _best_labels(self.teacher, slices, cancellation)
             teacher = 2 * _count(looked_at[named == looked_at]) / (voxels + _count(named))
         if self.mapper is not None and any(
-            voxels[label] and _is_trusted(self.trust, label) for label in BY_LABEL
+            label in present and _is_trusted(self.trust, label) for label in BY_LABEL
         ):
             try:
                 named = torch.cat(list(self._prompt_labels(slices, cancellation)))
@@ -132,7 +134,7 @@ class Checker:
                 None if prompts is None or not _is_trusted(self.trust, label) else float(prompts[label]),
             )
             for label in BY_LABEL
-            if voxels[label]
+            if label in present
         }
 
     def _prompt_labels(self, slices: Tensor, cancellation: Cancellation | None) -> Iterator[Tensor]:
