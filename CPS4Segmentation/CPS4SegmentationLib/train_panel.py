@@ -22,7 +22,7 @@ from CPS4SegmentationLib.progress import ProgressDisplay
 from CPS4SegmentationLib.remembered import remember, setting
 from CPS4SegmentationLib.segmentations import source_volume
 
-PRESETS = ("small", "paper")
+PRESETS = ("small", "paper", "base")
 SCHEMES = ("folder", "dicom", "mrspineseg", "spider", "totalspineseg", "spineps")
 FIRST_METHODS, FIRST_OBJECTIVES = ("cps4", "mean_teacher", "supervised"), ("cps4",)
 """What is offered before the user asks for *More systems*."""
@@ -156,6 +156,7 @@ class TrainPanel(Panel):
         words = {
             "small": _("small: minutes without a graphics card"),
             "paper": _("paper: as published"),
+            "base": _("Like the model that comes with CPS4"),
             "folder": _("A folder of volumes (images, labels)"),
             "dicom": _("DICOM series"),
             "mrspineseg": "MRSpineSeg",
