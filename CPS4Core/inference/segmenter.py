@@ -124,6 +124,8 @@ class Segmenter:
         at_once = self.slices_at_once(slices)
         pairs = zip(kinds.split(at_once), named.split(at_once), strict=True)
         result = torch.cat([grid.labels_from_slices(scores_of(*pair), pair[1]) for pair in pairs])
+        # Between two slices' scores a name can arise that no voxel of the canvas has.
+        result = result.masked_fill(~torch.isin(result, named.unique()), BACKGROUND)
         structures = named != BACKGROUND
         confidence = _mean_by_label(certainty_of(kinds, named), named[structures])
         confidence = {label: value * naming.certainty(label) for label, value in confidence.items()}
