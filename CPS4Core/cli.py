@@ -235,6 +235,13 @@ def base(
         list[str],
         typer.Option(help="Cases to keep for tests, such as 'spider*_005*'. Repeatable."),
     ] = [],  # noqa: B006
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="Model folder whose network to go on from with labelled data, or `base`.",
+            show_default="synthetic spines alone come first",
+        ),
+    ] = None,
     minutes: Annotated[float | None, typer.Option(min=0.1, help="Stop after this time.")] = None,
     preset: PresetOption = "base",
     changes: SetOption = [],  # noqa: B006
@@ -249,8 +256,9 @@ def base(
         from CPS4Core.training.base_model import make_base_model
 
         settings = load_settings(preset, changes, {"seed": seed})
+        begun = None if start is None else model_path(start)
         make_base_model(
-            output, settings, data, leave_out, minutes, choose_device(device), report, cancellation
+            output, settings, data, leave_out, begun, minutes, choose_device(device), report, cancellation
         )
 
     _run(job, events)

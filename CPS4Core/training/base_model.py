@@ -57,6 +57,7 @@ def make_base_model(
     settings: Settings,
     data_sets: Sequence[Path],
     leave_out: Sequence[str],
+    start: Path | None,
     minutes: float | None,
     device: torch.device,
     report: Reporter,
@@ -70,13 +71,14 @@ def make_base_model(
         data_sets: folders in the layout of nnU-Net v2; labelled and unlabelled cases are both used. Without any, the
             model learns from synthetic spines alone.
         leave_out: patterns of case names to keep for tests, such as ``spider*_005*``.
+        start: model whose network to go on from, instead of learning from synthetic spines alone first.
         minutes: stop after this time; the same call goes on. None: no limit.
         device: where to compute.
         report: receives the events.
         cancellation: tells when to stop.
 
     Raises:
-        CPS4Error: if a data set or the folder cannot be used.
+        CPS4Error: if a data set, ``start`` or the folder cannot be used.
         Cancelled: if the user asked to stop, or the time is over; the same call goes on.
     """
     if minutes is not None:
@@ -87,15 +89,16 @@ def make_base_model(
         output / "tissues", base.patients, settings.seed, os.cpu_count() or 1, report, cancellation
     )
     sources = _open_sources(data_sets, leave_out, output / "slices", report, cancellation)
-    parts = _Parts(output, settings, bank, sources, device, report, cancellation)
+    begun = None if start is None else _begun(start, settings, sources)
+    parts = _Parts(output, settings, bank, sources, begun, device, report, cancellation)
 
-    network = parts.train("1-synthetic", base.synthetic_steps, lambda: NetworkLearner(settings), None)
+    network = start or parts.train("1-synthetic", base.synthetic_steps, lambda: NetworkLearner(settings), None)
     if sources.labelled is not None:
-        start = network
+        before = network
         network = parts.train(
             "2-labelled",
             base.labelled_steps,
-            lambda: _started(NetworkLearner(settings), start),
+            lambda: _started(NetworkLearner(settings), before),
             sources.labelled,
         )
     trunk = network
@@ -116,7 +119,7 @@ def make_base_model(
             sources.unlabelled,
         )
     model = output / "model"
-    _assemble(model, settings, network, encoders, parts.history(), sources.facts)
+    _assemble(model, settings, network, encoders, parts, begun)
     report(Artifact("model", str(model), {}))
     report(Finished())
     return model
@@ -131,6 +134,7 @@ class _Parts:
         settings: Settings,
         bank: Bank,
         sources: Sources,
+        begun: ModelFolder | None,
         device: torch.device,
         report: Reporter,
         cancellation: Cancellation,
@@ -139,6 +143,7 @@ class _Parts:
         self.settings = settings
         self.bank = bank
         self.sources = sources
+        self.begun = begun
         self.device = device
         self.report = report
         self.cancellation = cancellation
@@ -159,6 +164,7 @@ class _Parts:
             "stage": name,
             "steps": steps,
             "data": self.sources.facts,
+            "start": None if self.begun is None else self.begun.sha256(),
         }
         accelerator = make_accelerator(self.device)
         with open_run(
@@ -185,6 +191,20 @@ class _Parts:
         """Pass on all but the start and the end of a part, which are not those of the whole."""
         if not isinstance(event, (Started, Finished, Artifact)):
             self.report(event)
+
+
+def _begun(start: Path, settings: Settings, sources: Sources) -> ModelFolder:
+    """Return the model to go on from, which must be a network of the same shape."""
+    model = ModelFolder.open(start)
+    if sources.labelled is None:
+        raise CPS4Error("There is nothing to go on with.", "Name a data set with labels: --data.", start)
+    if model.widths != settings.train.widths:
+        raise CPS4Error(
+            f"Its network has the widths {list(model.widths)}, the settings {list(settings.train.widths)}.",
+            "Go on from a model of the same preset.",
+            start,
+        )
+    return model
 
 
 def _started(learner: Learner, model: Path) -> Learner:
@@ -239,16 +259,19 @@ def _assemble(
     settings: Settings,
     network: Path,
     encoders: Path,
-    parts: dict[str, Any],
-    data: list[dict[str, Any]],
+    parts: _Parts,
+    begun: ModelFolder | None,
 ) -> None:
     """Write the model: both parts in half precision, and a card that says how it came about."""
+    history = parts.history()
     about = {
         "name": "CPS4 base",
-        "parts": parts,
+        "parts": history,
         "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "data_sets": data,
+        "data_sets": parts.sources.facts,
     }
+    if begun is not None:
+        about["went_on_from"] = {"network": begun.sha256(), **begun.card.about}
     weights = {
         NETWORK: ModelFolder.open(network).load_network().state_dict(),
         ENCODERS: ModelFolder.open(encoders).load_encoders().state_dict(),
@@ -259,7 +282,8 @@ def _assemble(
         }
         for part, tensors in weights.items()
     }
-    steps = sum(part["steps"] for part in parts.values())
+    before = 0 if begun is None else begun.card.step
+    steps = before + sum(part["steps"] for part in history.values())
     ModelFolder.write(model, steps, halved, new_card(settings, stage=2, step=steps, about=about))
 
 

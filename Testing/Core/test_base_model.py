@@ -46,10 +46,10 @@ def few_patients(monkeypatch):
     monkeypatch.setattr(banks, "PATIENTS_A_FILE", 2)
 
 
-def make(folder, data=(), cancellation=None, report=silent, minutes=None):
-    settings = load_settings("base", TINY)
+def make(folder, data=(), cancellation=None, report=silent, minutes=None, start=None, changes=()):
+    settings = load_settings("base", [*TINY, *changes])
     return make_base_model(
-        folder, settings, data, ["case_0003"], minutes, CPU, report, cancellation or Cancellation()
+        folder, settings, data, ["case_0003"], start, minutes, CPU, report, cancellation or Cancellation()
     )
 
 
@@ -93,6 +93,29 @@ def test_a_stopped_run_ends_in_the_same_weights(tmp_path, few_patients):
         assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+def test_going_on_from_a_model(tmp_path, few_patients):
+    """The network is the starting point, the card says so, and the synthetic part is left out."""
+    first = make(tmp_path / "first")
+    data = write_phantom_data_set(tmp_path / "data", 2, labelled=2)
+    model = make(tmp_path / "more", [data], start=first, changes=["base.learning_rate=1e-12"])
+    before, after = ModelFolder.open(first), ModelFolder.open(model)
+    assert list(after.card.about["parts"]) == ["2-labelled", "3-prompts"]
+    assert after.card.about["went_on_from"]["network"] == before.sha256()
+    assert after.card.step == before.card.step + 4
+    theirs = dict(after.load_network().named_parameters())
+    for name, parameter in before.load_network().named_parameters():
+        assert torch.allclose(parameter, theirs[name], atol=1e-6)
+
+
+def test_what_cannot_be_gone_on_from(tmp_path, few_patients):
+    first = make(tmp_path / "first")
+    with pytest.raises(CPS4Error, match="nothing to go on with"):
+        make(tmp_path / "alone", start=first)
+    data = write_phantom_data_set(tmp_path / "data", 1)
+    with pytest.raises(CPS4Error, match="widths"):
+        make(tmp_path / "other", [data], start=first, changes=["train.widths=[4, 8, 8]"])
+
+
 def test_minutes_stop_it(tmp_path, few_patients):
     with pytest.raises(Cancelled):
         make(tmp_path / "base", minutes=1e-4)
@@ -102,7 +125,7 @@ def test_nothing_left_to_learn_from(tmp_path, few_patients):
     data = write_phantom_data_set(tmp_path / "data", 1)
     settings = load_settings("base", TINY)
     with pytest.raises(CPS4Error, match="Nothing is left"):
-        make_base_model(tmp_path / "base", settings, [data], ["*"], None, CPU, silent, Cancellation())
+        make_base_model(tmp_path / "base", settings, [data], ["*"], None, None, CPU, silent, Cancellation())
 
 
 def test_dice_of_the_classes_that_are_there():

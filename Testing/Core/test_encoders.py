@@ -40,7 +40,9 @@ def test_a_vision_encoder_comes_from_a_folder_with_its_stem_summed_to_one_channe
     built = build_vision_encoder(encoders, (32, 64), pretrained=True)
     stem, summed = trained.patch_embed.proj.weight, built.model.patch_embed.proj.weight
     torch.testing.assert_close(summed, stem.sum(1, keepdim=True))
-    assert built(torch.zeros(2, 1, 32, 64)).shape == (2, 2 * 4, 16)
+    image, patches = built.tokens(torch.zeros(2, 1, 32, 64))
+    assert image.shape == (2, 16)
+    assert patches.shape == (2, 2 * 4, 16)
 
 
 def test_missing_weights_are_named_with_the_remedies_and_nothing_is_asked_of_the_network(

@@ -1,5 +1,6 @@
 """The model that comes with CPS4 is found wherever CPS4 is, and taken where no other is named."""
 
+import importlib.metadata
 import json
 import shutil
 import sys
@@ -29,6 +30,8 @@ def elsewhere(monkeypatch, tmp_path):
     """No model is beside the engine: it looks in a folder that does not exist yet."""
     monkeypatch.setattr(shipped_model, "BESIDE", tmp_path / "Resources" / "Models" / "base")
     monkeypatch.setattr(shipped_model, "_TARGET", tmp_path / "share" / "cps4" / "Models" / "base")
+    # An editable installation lists the checkout's files.
+    monkeypatch.setattr(shipped_model, "files", lambda package: [])
     return tmp_path
 
 
@@ -58,6 +61,7 @@ def test_without_it_the_remedy_is_said(elsewhere):
 def test_an_installed_package_has_it_among_its_data(elsewhere, trained_model, monkeypatch):
     library, data = elsewhere / "lib", elsewhere / "share" / "cps4" / "Models" / "base"
     monkeypatch.setattr(shipped_model, "_TARGET", elsewhere / "nowhere")
+    monkeypatch.setattr(shipped_model, "files", importlib.metadata.files)
     shutil.copytree(trained_model, data)
     about = library / "cps4-0.1.0.dist-info"
     about.mkdir(parents=True)

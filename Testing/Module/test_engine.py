@@ -42,7 +42,7 @@ def test_a_hung_engine_ends_with_its_launcher(module, launcher, another_engine):
     process = EngineProcess(["worker"], print, module.widget.logic.log, ends.append)
     module.wait(lambda: len(psutil.Process().children(recursive=True)) == 2)
     launched = psutil.Process().children(recursive=True)
-    module.wait(lambda: any("process" in line for line in module.widget.logic.lines), 30)
+    module.wait(lambda: any("9.9.9" in line for line in module.widget.logic.lines), 30)
     process.stop(0.2)
     _gone, alive = psutil.wait_procs(launched, timeout=5)
     assert not alive
