@@ -65,6 +65,8 @@ class TrainingCurves:
         slicer.modules.plots.logic().ShowChartInLayout(self._chart)
 
     def _update(self, title: str) -> None:
+        if len(self._points[title]) < 2:  # one value is no curve, such as what a stage says at its end
+            return
         if title not in self._tables:
             self._add_series(title)
         steps, values = vtk.vtkDoubleArray(), vtk.vtkDoubleArray()

@@ -32,8 +32,13 @@ def without(module, monkeypatch):
         lacking.difference_update(re.split("[<>=!~ ]", each)[0] for each in requirements)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
+    def lack(names):
+        lacking.update(names)
+        for name in names:  # what is not installed is not loaded either, whatever ran before in this process
+            monkeypatch.delitem(sys.modules, name, raising=False)
+
     monkeypatch.setattr(packaging, "on_install", install)
-    return lacking.update
+    return lack
 
 
 def test_what_is_missing_is_named_with_sizes_and_installed_with_consent(module, without):
