@@ -92,7 +92,9 @@ def make_base_model(
     begun = None if start is None else _begun(start, settings, sources)
     parts = _Parts(output, settings, bank, sources, begun, device, report, cancellation)
 
-    network = start or parts.train("1-synthetic", base.synthetic_steps, lambda: NetworkLearner(settings), None)
+    network = start or parts.train(
+        "1-synthetic", base.synthetic_steps, lambda: NetworkLearner(settings), None
+    )
     if sources.labelled is not None:
         before = network
         network = parts.train(

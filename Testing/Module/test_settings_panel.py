@@ -32,6 +32,7 @@ def without(module, monkeypatch):
         lacking.difference_update(re.split("[<>=!~ ]", each)[0] for each in requirements)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
+
     def lack(names):
         lacking.update(names)
         for name in names:  # what is not installed is not loaded either, whatever ran before in this process
