@@ -1,8 +1,8 @@
 """Random appearance: tissue maps become images of any scanner, drawn anew at each step, on the device.
 
 Each tissue gets a signal from a prior (T2-, T1-, STIR-, water- or fat-like) or from nowhere, each structure a
-change of its own; then texture, partial volume, coil, bias, saturation bands, ghosts, resolution, noise, and the
-borders of the field of view. (Billot et al., SynthSeg, Medical Image Analysis 2023, draw signals at random from label
+change of its own; then fat beside its place, texture, partial volume, coil, bias, saturation bands, what reading line
+by line does (``acquisition``), resolution, noise, and the borders of the field of view. (Billot et al., SynthSeg, Medical Image Analysis 2023, draw signals at random from label
 maps; tissues finer than the labels, and priors, bring them nearer to what scanners make.)
 """
 
@@ -15,14 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from CPS4Core.class_table import BACKGROUND
+from CPS4Core.synthesis.acquisition import read_out, shift_fat
 from CPS4Core.synthesis.bank import PIXEL_MM
-from CPS4Core.synthesis.contrasts import SHARES, mean_signals
+from CPS4Core.synthesis.contrasts import SHARES, fat_shares, mean_signals
 from CPS4Core.synthesis.tissues import LABEL_OF, STRUCTURE_OF, STRUCTURES, TISSUE_OF, TISSUES
 
 LEAST_PIXELS = 64
 """A picture with fewer pixels in the field of view shows nothing."""
 _SHARES = torch.tensor(list(SHARES.values()))
 _MEANS = mean_signals()
+_FAT_SHARES = fat_shares()
 _TISSUE_OF, _STRUCTURE_OF = torch.from_numpy(TISSUE_OF), torch.from_numpy(STRUCTURE_OF)
 _LABEL_OF = torch.from_numpy(LABEL_OF.astype("int64"))
 
@@ -72,6 +74,8 @@ class Appearance:
         signal = table.gather(1, flat).view(patients, planes, rows, columns)
         share = self.uniform(patients, 0.5, 1.0)[:, None, None] if planes == 2 else 1.0
         signal = signal[:, 0] * share + signal[:, -1] * (1 - share)
+        fat = _FAT_SHARES.to(self.device)[_TISSUE_OF.to(self.device)[codes[:, 0]]]
+        signal = shift_fat(self, signal, fat, PIXEL_MM)
         fine, coarse = (
             self.noise(patients, rows // 3, columns // 3, rows, columns),
             self.noise(patients, 20, 38, rows, columns),
@@ -176,12 +180,7 @@ class Appearance:
         )[:, None, None] * (torch.arange(width, device=self.device) - width / 2)
         front = ((torch.arange(height, device=self.device)[None, :, None] - edge) / 6).clamp(0, 1)
         images = images * (band[:, None, None] + (1 - band[:, None, None]) * front)
-        # Ghosts of what moves, along the phase direction.
-        if float(torch.rand((), generator=self.generator)) < 0.3:
-            distance = int(torch.randint(8, 60, (), generator=self.generator))
-            along = 1 + int(torch.randint(0, 2, (), generator=self.generator))
-            images = images + self.up_to(patients, 0.12) * images.roll(distance, along)
-        images = images.clamp_min(0) ** self.uniform(patients, 0.65, 1.5)[:, None, None]
+        images = read_out(self, images) ** self.uniform(patients, 0.65, 1.5)[:, None, None]
         return images[:, None]
 
     def shading(self, patients: int) -> Tensor:

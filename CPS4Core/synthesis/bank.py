@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -74,10 +75,16 @@ def draw_bank(
         raise CPS4Error("The folder cannot be written.", "Choose another one.", folder) from error
     if missing:
         draw = partial(_draw_file, files, seed, PATIENTS_A_FILE)
-        with multiprocessing.get_context("spawn").Pool(processes) as pool:
-            for done, _ in enumerate(pool.imap_unordered(draw, missing), start=1):
-                cancellation.check()
-                report(Progress(count - len(missing) + done, count, "Drawing synthetic spines"))
+        # Unlike multiprocessing's pool, it fails when a process dies, instead of starting another for ever.
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+            drawing = [pool.submit(draw, number) for number in missing]
+            try:
+                for done, drawn in enumerate(as_completed(drawing), start=1):
+                    drawn.result()
+                    cancellation.check()
+                    report(Progress(count - len(missing) + done, count, "Drawing synthetic spines"))
+            finally:
+                pool.shutdown(cancel_futures=True)
     return Bank(files)
 
 

@@ -51,6 +51,24 @@ protrusion          0.15   0.27   0.20   0.70   0.10
 SHARES = {"T2": 0.40, "T1": 0.24, "STIR": 0.08, "water": 0.12, "fat": 0.04}
 """Of all images; the rest has signals from nowhere."""
 
+_FAT_SHARES = {
+    "fat": 1.0,
+    "muscle_fat": 0.6,
+    "organ_2": 0.8,
+    "epidural_fat": 1.0,
+    "interspinous": 0.4,
+    "presacral_fat": 1.0,
+    "marrow": 0.45,
+    "endplate": 0.3,
+    "posterior_marrow": 0.5,
+}
+"""Which part of a tissue's signal comes from fat, which some sequences show beside its place."""
+
+
+def fat_shares() -> torch.Tensor:
+    """Return the part of each tissue's signal that comes from fat, shape (tissues,), in the order of ``TISSUES``."""
+    return torch.tensor([_FAT_SHARES.get(tissue, 0.0) for tissue in TISSUES])
+
 
 def mean_signals() -> torch.Tensor:
     """Return the mean signals, shape (kinds of image, tissues), in the orders of ``SHARES`` and ``TISSUES``."""
