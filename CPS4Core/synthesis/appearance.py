@@ -2,8 +2,9 @@
 
 Each tissue gets a signal from a prior (T2-, T1-, STIR-, water- or fat-like) or from nowhere, each structure a
 change of its own; then fat beside its place, texture, partial volume, coil, bias, saturation bands, what reading line
-by line does (``acquisition``), resolution, noise, and the borders of the field of view. (Billot et al., SynthSeg, Medical Image Analysis 2023, draw signals at random from label
-maps; tissues finer than the labels, and priors, bring them nearer to what scanners make.)
+by line does (``acquisition``), resolution, noise, and the borders of the field of view. (Billot et al., SynthSeg,
+Medical Image Analysis 2023, draw signals at random from label maps; tissues finer than the labels, and priors, bring
+them nearer to what scanners make.)
 """
 
 from __future__ import annotations
