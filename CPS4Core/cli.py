@@ -457,16 +457,20 @@ def demo(
     sample: Annotated[
         Path | None, typer.Option(help="A real spine MR to segment too: the downloaded `tptbox` wheel.")
     ] = None,
+    scan: Annotated[
+        list[Path],
+        typer.Option(help="A real scan to segment with the model that comes with CPS4. Repeatable."),
+    ] = [],  # noqa: B006
     device: DeviceOption = "auto",
     events: EventsOption = False,
 ) -> None:
-    """The whole journey on synthetic spines: prepare, both stages, segment, evaluate, and a report."""
+    """The whole journey: real scans at once; prepare, both stages, segment, evaluate on phantoms; a report."""
 
     def job(report: Reporter, cancellation: Cancellation) -> None:
         from CPS4Core.demo.run import run_demo
         from CPS4Core.devices import choose_device
 
-        run_demo(output, sample, choose_device(device), report, cancellation)
+        run_demo(output, sample, scan, choose_device(device), report, cancellation)
 
     _run(job, events)
 

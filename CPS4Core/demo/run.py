@@ -1,12 +1,13 @@
 """`cps4 demo`: the whole journey, from a folder of scans to a report that a person enjoys reading.
 
-Stopped, it goes on where it was. The scans are phantoms, and a real spine MR where one is at hand.
+First the model that comes with CPS4 segments real scans, where some are at hand; then both stages learn from phantoms.
+Stopped, it goes on where it was.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import load_settings
 from CPS4Core.data.prepare import prepare_data_set
 from CPS4Core.demo.journey import Journey
-from CPS4Core.demo.real_sample import try_real_sample
+from CPS4Core.demo.real_sample import Sample, extract_sample, try_real_sample
+from CPS4Core.demo.real_scans import segment_at_once
 from CPS4Core.demo.scans import write_scans
 from CPS4Core.demo.story import write_story
 from CPS4Core.errors import CPS4Error
@@ -25,17 +27,21 @@ from CPS4Core.events import Artifact, Event, Finished, Reporter, Started, Warned
 from CPS4Core.inference.batch import find_tasks, segment_all
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import ModelFolder
+from CPS4Core.shipped_model import base_model
 from CPS4Core.training.pretrain import pretrain
 from CPS4Core.training.train import train
 
 RATIO = 0.5
 """Share of the patients whose labels the demo uses."""
+SHORTER = ("pretrain.epochs=10", "train.epochs=14")
+"""Than the preset ``small``: the demo shows that every part works."""
 SYSTEMS = {"CPS4": "cps4", "mean teacher": "mean_teacher"}
 
 
 def run_demo(
     output: Path,
     sample: Path | None,
+    scans: Sequence[Path],
     device: torch.device,
     report: Reporter,
     cancellation: Cancellation,
@@ -47,6 +53,7 @@ def run_demo(
     Args:
         output: folder for everything.
         sample: wheel that holds a real spine MR with masks; left out if None.
+        scans: real scans to segment with the model that comes with CPS4.
         device: where to compute.
         report: receives the events.
         cancellation: tells when to stop.
@@ -57,14 +64,25 @@ def run_demo(
         CPS4Error: if the output cannot be written or an encoder is missing.
         Cancelled: if the user asked to stop; the same call goes on.
     """
-    journey = Journey(Path(output), device, load_settings("small", changes))
+    changes = (*SHORTER, *changes)
+    journey = Journey(Path(output), device, load_settings("small", changes), base=base_model())
     tell = _without_ends(report)
     common = {"device": device, "report": tell, "cancellation": cancellation}
 
-    with _timed(journey, "making the scans", report):
-        scans = write_scans(journey.folder / "scans", patients, tell, cancellation)
+    real = None if sample is None else _extracted(sample, journey.folder / "real", report)
+    if journey.base is not None:
+        with _timed(journey, "real scans", report):
+            journey.at_once = segment_at_once(
+                [*([] if real is None else [real.image]), *scans],
+                Segmenter(ModelFolder.open(journey.base), device, tell),
+                journey.folder / "at-once",
+                tell,
+                cancellation,
+            )
+    with _timed(journey, "making phantoms", report):
+        phantoms = write_scans(journey.folder / "scans", patients, tell, cancellation)
     with _timed(journey, "prepare", report):
-        prepare_data_set(scans, journey.data, "folder", seed=0, report=tell, cancellation=cancellation)
+        prepare_data_set(phantoms, journey.data, "folder", seed=0, report=tell, cancellation=cancellation)
     with _timed(journey, "stage 1", report):
         journey.encoders = pretrain(
             journey.data, journey.folder / "stage1", journey.settings, ratio=RATIO, **common
@@ -79,16 +97,22 @@ def run_demo(
     with _timed(journey, "segment and evaluate", report):
         for system, model in journey.models.items():
             journey.results[system] = _segment_and_score(journey, system, model, tell, cancellation)
-    if sample is not None:
+    if real is not None:
         with _timed(journey, "the real scan", report):
-            try:
-                journey.real = try_real_sample(sample, journey.models, device, journey.folder / "real")
-            except CPS4Error as error:
-                report(Warned(f"The real scan is left out: {error.problem} {error.remedy}"))
+            models = ({} if journey.base is None else {"CPS4 base": journey.base}) | journey.models
+            journey.real = try_real_sample(real, models, device, journey.folder / "real")
     page = write_story(journey)
     report(Artifact("report", str(page)))
     report(Finished())
     return page
+
+
+def _extracted(wheel: Path, folder: Path, report: Reporter) -> Sample | None:
+    try:
+        return extract_sample(wheel, folder)
+    except CPS4Error as error:
+        report(Warned(f"The real scan is left out: {error.problem} {error.remedy}"))
+        return None
 
 
 def _segment_and_score(

@@ -14,7 +14,7 @@ from CPS4Core.card import Card
 from CPS4Core.class_table import BONES, DISCS, HEAD_TO_TAIL, short_name
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.data.labels import read_labels
-from CPS4Core.data.volumes import case_name, read_image, read_volume
+from CPS4Core.data.volumes import case_name, read_image, read_scan, read_volume
 from CPS4Core.demo.journey import Journey
 from CPS4Core.demo.report import Report
 from CPS4Core.figures import curves, fullest_slice, overlay
@@ -45,11 +45,13 @@ def write_story(journey: Journey) -> Path:
     report = _Page(
         "CPS4: from a few labelled spine MRs to named vertebrae and discs", journey.folder / "pictures"
     )
-    report.notice(
-        "The scans below are phantoms, not patients: a seeded generator of T2-like spine MR. What they show is that "
-        "every part works, and how the systems compare on them. They say nothing about clinical accuracy."
-    )
     _facts(report, journey)
+    if journey.at_once:
+        _at_once(report, journey)
+    report.notice(
+        "From here on the scans are phantoms, not patients: a seeded generator of T2-like spine MR. What they show is "
+        "that every part works, and how the systems compare on them. They say nothing about clinical accuracy."
+    )
     _data(report, journey)
     _stage_1(report, journey)
     _stage_2(report, journey)
@@ -90,6 +92,27 @@ def _facts(report: Report, journey: Journey) -> None:
             "Software": ", ".join(f"{name} {version}" for name, version in card.versions.items()),
         }
     )
+
+
+def _at_once(report: _Page, journey: Journey) -> None:
+    report.section(
+        "Real scans, at once",
+        "What the model that comes with CPS4 makes of real scans, without any training. Its card says what it learnt "
+        "from and how it was tested; it is no medical device.",
+    )
+    for number, real in enumerate(journey.at_once, start=1):
+        image = read_scan(real.scan)
+        grid = SliceGrid.of(image, journey.settings.input, whole=True)
+        slices = grid.crop(grid.to_slices(image))
+        labels = grid.crop(grid.labels_to_slices(read_labels(real.segmentation, like=image)))
+        k = fullest_slice(labels)
+        names = [short_name(label) for label in HEAD_TO_TAIL if (labels == label).any()]
+        found = f"Found: {', '.join(names)}." if names else "Nothing was found."
+        report.picture(
+            f"at-once{number}",
+            overlay(slices[k], {"CPS4 base": labels[k]}),
+            " ".join([f"{case_name(real.scan)}, one slice.", found, *real.doubts]),
+        )
 
 
 def _data(report: _Page, journey: Journey) -> None:
@@ -196,9 +219,9 @@ def _real(report: _Page, journey: Journey) -> None:
     real = journey.real
     report.section(
         "A real spine MR",
-        "The T2-weighted sample of the TPTBox package (Apache-2.0): a crop of three lumbar vertebrae, 1.5 mm. The "
-        "models have seen phantoms only. The masks that come with it number the structures in order, without saying "
-        "which level they are.",
+        "The T2-weighted sample of the TPTBox package (Apache-2.0): a crop of three lumbar vertebrae, 1.5 mm. CPS4 "
+        "base is the model that comes with CPS4; the others have seen phantoms only. The masks that come with it "
+        "number the structures in order, without saying which level they are.",
     )
     rows = {
         system: {
@@ -207,10 +230,10 @@ def _real(report: _Page, journey: Journey) -> None:
         for system, scores in real.scores.items()
     }
     report.table(pd.DataFrame(rows).T, "Against the masks: all vertebrae, all discs, and the names given.")
-    image = read_image(real.image)
+    image = read_image(real.sample.image)
     grid = SliceGrid.of(image, journey.settings.input, whole=True)
     slices = grid.crop(grid.to_slices(image))
-    masks = grid.crop(grid.labels_to_slices(_as_classes(read_volume(real.masks))))
+    masks = grid.crop(grid.labels_to_slices(_as_classes(read_volume(real.sample.masks))))
     k = fullest_slice(masks)
     shown = {"masks (levels assumed)": masks[k]}
     for system, path in real.segmentations.items():

@@ -9,10 +9,11 @@ import SimpleITK as sitk
 import torch
 
 from CPS4Core.cancellation import Cancellation
-from CPS4Core.demo.real_sample import MEMBERS, compare, try_real_sample
+from CPS4Core.demo import run
+from CPS4Core.demo.real_sample import MEMBERS, compare, extract_sample
 from CPS4Core.demo.run import run_demo
 from CPS4Core.errors import CPS4Error
-from CPS4Core.events import Artifact, Finished
+from CPS4Core.events import Artifact, Finished, Warned
 from CPS4Core.phantom.phantom import make_phantom
 
 
@@ -30,7 +31,11 @@ def wheel(tmp_path):
     return path
 
 
-def test_the_journey_ends_in_one_page(tiny_settings, text_model, wheel, tmp_path):
+def test_the_journey_ends_in_one_page(tiny_settings, text_model, wheel, trained_model, monkeypatch, tmp_path):
+    monkeypatch.setattr(run, "base_model", lambda: trained_model)
+    scan, broken = tmp_path / "Aufnahme äöü.nii.gz", tmp_path / "broken.nii.gz"
+    sitk.WriteImage(make_phantom(6).image, str(scan))
+    broken.write_bytes(b"no scan")
     values = tiny_settings.model_dump(mode="json")
     changes = tuple(
         f"{group}.{name}={json.dumps(value)}"
@@ -40,11 +45,23 @@ def test_the_journey_ends_in_one_page(tiny_settings, text_model, wheel, tmp_path
     )
     events = []
     page = run_demo(
-        tmp_path / "demo", wheel, torch.device("cpu"), events.append, Cancellation(), changes, patients=8
+        tmp_path / "demo",
+        wheel,
+        [broken, scan],
+        torch.device("cpu"),
+        events.append,
+        Cancellation(),
+        changes,
+        patients=8,
     )
     text = page.read_text(encoding="utf-8")
     assert "phantoms, not patients" in text
+    assert "Real scans, at once" in text
+    assert scan.name.removesuffix(".nii.gz") in text
+    assert (tmp_path / "demo/at-once" / scan.name).is_file()
+    assert any(isinstance(event, Warned) and "broken.nii.gz is left out" in event.message for event in events)
     assert "A real spine MR" in text
+    assert "CPS4 base" in text
     assert text.count("data:image/png;base64,") >= 8
     assert 'src="http' not in text
     assert [type(event) for event in events].count(Finished) == 1
@@ -55,7 +72,7 @@ def test_the_journey_ends_in_one_page(tiny_settings, text_model, wheel, tmp_path
 def test_a_file_without_the_sample_is_refused(tmp_path):
     (tmp_path / "a.whl").write_bytes(b"no archive")
     with pytest.raises(CPS4Error, match="sample scan"):
-        try_real_sample(tmp_path / "a.whl", {}, torch.device("cpu"), tmp_path)
+        extract_sample(tmp_path / "a.whl", tmp_path)
 
 
 def test_masks_without_levels_are_compared_by_kind_and_order():
