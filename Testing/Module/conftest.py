@@ -40,10 +40,14 @@ def slicer_harness(
     request: pytest.FixtureRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> Iterator[Any]:
     """A Slicer with an empty scene. Fails a test that passed for what its module leaves behind, or for an error that
-    it logged; `caplog.clear()` takes those away that a test expects."""
-    from SlicerHarness import SlicerHarness
+    it logged; `caplog.clear()` takes those away that a test expects.
 
-    harness = SlicerHarness(tmp_path / "slicer")
+    It behaves as the current version; a test marked with `in_both_versions` runs in the oldest too.
+    """
+    from SlicerHarness import SlicerHarness
+    from SlicerHarness.version import CURRENT
+
+    harness = SlicerHarness(tmp_path / "slicer", getattr(request, "param", CURRENT))
     yield harness
     request.node.funcargs.clear()  # the test's own references are no leaks
     harness.close()

@@ -4,6 +4,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+from SlicerHarness.version import VERSIONS
+
+in_both_versions = pytest.mark.parametrize("slicer_harness", VERSIONS, indirect=True)
+"""For a test of what differs between the oldest Slicer that is supported and the current one."""
+
 MODULE = Path(__file__).parents[2] / "CPS4Segmentation" / "CPS4Segmentation.py"
 SECONDS = 120
 """How long a job of the small model may take on a busy machine."""

@@ -1,6 +1,7 @@
 """The harness is faithful: a module written for Slicer runs, and what Slicer would refuse is refused."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from module_under_test import in_both_versions
 from PySide6 import QtGui
 from SlicerHarness import SlicerHarness
 from SlicerHarness.check_names import check_names, qt_application
@@ -169,6 +171,37 @@ def test_an_import_takes_the_node_from_a_selector_and_from_its_field(slicer_harn
     assert toy.ui.inputSelector.currentNode() is None
     assert toy._parameters.inputVolume is None
     assert toy._parameters.parameterNode.GetNodeReference("inputVolume") is None  # and what was saved is lost
+
+
+@in_both_versions
+def test_a_selector_speaks_when_its_node_is_renamed_in_5_12(slicer_harness, toy):
+    volume, told = add_volume(slicer_harness), []
+    toy.ui.inputSelector.setCurrentNode(volume)
+    toy.ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", told.append)
+    volume.SetName("T2")
+    volume.SetAttribute("another", "change")
+    assert told == ([volume] if slicer_harness.slicer.app.minorVersion == 12 else [])
+
+
+@in_both_versions
+def test_disconnecting_leaves_an_observer_in_5_10(slicer_harness, toy):
+    parameters, shown = toy._parameters, []
+    parameters._update_gui = lambda: shown.append(True)
+    toy.onSceneStartClose(None, None)
+    parameters.parameterNode.Modified()
+    assert bool(shown) == (slicer_harness.slicer.app.minorVersion == 10)
+
+
+def test_slicer_5_10_has_pip_alone(tmp_path):
+    with SlicerHarness(tmp_path / "slicer", "5.10") as harness:
+        with pytest.raises(ImportError):
+            importlib.import_module("slicer.packaging")
+        with pytest.raises(AttributeError):
+            _ = harness.slicer.packaging
+        with pytest.raises(subprocess.CalledProcessError, match="installs nothing"):
+            harness.slicer.util.pip_install(["not-there==1.0", "--no-deps"])
+    with SlicerHarness(tmp_path / "next") as harness:
+        assert harness.slicer.packaging.pip_check("numpy")
 
 
 def test_a_path_field_is_silent_when_it_is_emptied(slicer_harness):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from module_under_test import in_both_versions
 
 EXTENSIONS = Path(__file__).parents[1] / "SlicerHarness" / "extensions"
 
@@ -16,8 +17,8 @@ EXTENSIONS = Path(__file__).parents[1] / "SlicerHarness" / "extensions"
 def without(module, monkeypatch):
     """`without("timm", ...)`: Slicer's own Python computes, and lacks these packages until they are installed."""
     import qt
-    from slicer import packaging
 
+    packaging = module.harness.packaging
     qt.QSettings().setValue("CPS4/EnginePython", "")
     packaging.requested.clear()
     lacking: set[str] = set()
@@ -43,8 +44,7 @@ def without(module, monkeypatch):
 
 
 def test_what_is_missing_is_named_with_sizes_and_installed_with_consent(module, without):
-    from slicer import packaging
-
+    packaging = module.harness.packaging
     without(["torch", "timm"])
     panel = module.panel("settings")
     panel.refresh()
@@ -60,22 +60,16 @@ def test_what_is_missing_is_named_with_sizes_and_installed_with_consent(module, 
     module.wait(lambda: "Computes on" in panel.ui.engineLabel.text)
 
 
-def test_slicers_own_packages_are_pinned(module, without, monkeypatch):
-    from slicer import packaging
-
-    pins = []
-
-    def install(requirements, constraints=None, **_):
-        pins.append(Path(constraints).read_text(encoding="utf-8"))
-        packaging.on_install(requirements)
-
-    monkeypatch.setattr(packaging, "pip_install", install)
+@in_both_versions
+def test_slicers_own_packages_are_pinned(module, without):
     without(["timm"])
     module.harness.dialogs.answer("Ok")
     module.panel("settings").ui.installButton.click()
-    module.panel("settings").refresh()
-    assert f"numpy=={importlib.metadata.version('numpy')}" in pins[0]
-    assert f"SimpleITK=={importlib.metadata.version('SimpleITK')}" in pins[0]
+    assert [re.split("[<>=]", name)[0] for name in module.harness.packaging.requested] == ["timm"]
+    assert not module.harness.dialogs.errors
+    pins = module.harness.packaging.constrained.split()
+    assert f"numpy=={importlib.metadata.version('numpy')}" in pins
+    assert f"SimpleITK=={importlib.metadata.version('SimpleITK')}" in pins
 
 
 @pytest.mark.parametrize(
@@ -91,8 +85,7 @@ def test_versions_are_compared_as_pip_does(module, monkeypatch, tmp_path, instal
 
 
 def test_nothing_is_installed_without_consent(module, without):
-    from slicer import packaging
-
+    packaging = module.harness.packaging
     without(["timm"])
     module.choose_model()
     module.load()
@@ -113,7 +106,7 @@ def test_nothing_is_installed_without_consent(module, without):
 )
 @pytest.mark.parametrize("missing", ["torch", "timm"])
 def test_an_installation_that_fails_says_what_to_do(module, without, monkeypatch, kind, arguments, missing):
-    from slicer import packaging
+    packaging = module.harness.packaging
 
     def fail(requirements):
         raise kind(*arguments)
@@ -132,8 +125,7 @@ def test_an_installation_that_fails_says_what_to_do(module, without, monkeypatch
 
 
 def test_macos_on_intel_is_told_before_anything_is_downloaded(module, without, monkeypatch):
-    from slicer import packaging
-
+    packaging = module.harness.packaging
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     without(["torch", "timm"])
@@ -174,8 +166,8 @@ def test_where_torch_cannot_be_installed(module, without, monkeypatch, system, m
 
 def test_the_extension_pytorch_replaces_a_torch_that_is_too_old(module, monkeypatch):
     import qt
-    from slicer import packaging
 
+    packaging = module.harness.packaging
     qt.QSettings().setValue("CPS4/EnginePython", "")
     versions = {"torch": "1.13.1", "torchvision": "0.14.1"}
     real = importlib.metadata.version
@@ -195,8 +187,7 @@ def test_the_extension_pytorch_replaces_a_torch_that_is_too_old(module, monkeypa
 
 
 def test_what_stays_missing_is_said_with_the_advice_to_restart(module, without, monkeypatch):
-    from slicer import packaging
-
+    packaging = module.harness.packaging
     without(["timm"])
     monkeypatch.setattr(packaging, "on_install", lambda names: None)
     module.harness.dialogs.answer("Ok")
@@ -208,8 +199,7 @@ def test_what_stays_missing_is_said_with_the_advice_to_restart(module, without, 
 
 def test_a_second_press_starts_no_second_installation(module, without, monkeypatch):
     """Events go through while pip runs."""
-    from slicer import packaging
-
+    packaging = module.harness.packaging
     without(["timm"])
     module.choose_model()
     module.load()

@@ -17,6 +17,7 @@ from .ctk_widgets import stored
 from .file_io import qSlicerCoreIOManager
 from .observing import Observing
 from .qmrml_widgets import qMRMLSegmentEditorWidget, qSlicerWidget
+from .version import minor
 
 # The logics of Slicer's own modules, by the name under which `slicer.modules` and the other logics know them.
 MODULE_LOGICS = {
@@ -257,7 +258,7 @@ class qSlicerApplication(QtCore.QObject, Observing):
     mrmlSceneChanged = Signal(object)
 
     majorVersion = Property(int, lambda self: 5)
-    minorVersion = Property(int, lambda self: 10)
+    minorVersion = Property(int, lambda self: minor())
     temporaryPath = stored(str, "temporaryPath", "")
     slicerHome = Property(str, lambda self: str(Path(self.temporaryPath) / "SlicerHome"))
     extensionsInstallPath = Property(str, lambda self: str(Path(self.temporaryPath) / "Extensions"))

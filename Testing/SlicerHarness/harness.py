@@ -18,6 +18,7 @@ from .dark_style import dark_palette
 from .dialogs import Dialogs
 from .launcher import make_launcher
 from .slicer_module import Installation
+from .version import CURRENT
 from .views import ctkVTKAbstractView, grab
 
 FONT_FAMILIES = ("DejaVu Sans", "Noto Sans", "Liberation Sans", "Arial", "Helvetica")
@@ -26,6 +27,10 @@ FONT_FAMILIES = ("DejaVu Sans", "Noto Sans", "Liberation Sans", "Arial", "Helvet
 class SlicerHarness:
     """Use as a context manager, or through the fixture `slicer_harness`.
 
+    Args:
+        folder: for temporary files and settings.
+        version: of the Slicer to behave as, one of `version.VERSIONS`.
+
     Attributes:
         slicer: the module `slicer`, as the module under test imports it.
         dialogs: the messages shown, and the answers to questions and file dialogs.
@@ -33,7 +38,7 @@ class SlicerHarness:
         leaks: after `close`, what the module left behind: observers, processes, widgets; empty if all is well.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, version: str = CURRENT):
         self.qt_application = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["Slicer"])
         self._palette = self.qt_application.palette()
         self.folder = Path(folder)
@@ -47,7 +52,7 @@ class SlicerHarness:
         vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)
         self._installation = Installation.get()
         self._catch_vtk_errors()
-        self._installation.enter(self.folder)
+        self._installation.enter(self.folder, version)
         self._undo_dialogs = self.dialogs.install()
         self.slicer = self._installation.slicer
         self._use_a_font()
@@ -80,6 +85,11 @@ class SlicerHarness:
     @property
     def main_window(self) -> QtWidgets.QMainWindow:
         return self._installation.app._window
+
+    @property
+    def packaging(self) -> Any:
+        """What was asked of pip, and what an installation does: `slicer.packaging`, which Slicer 5.10 lacks."""
+        return self._installation.packaging
 
     @property
     def recent_files(self) -> list[str]:

@@ -1,10 +1,12 @@
 """`slicer.packaging` (Slicer 5.12): says what is installed, and installs nothing.
 
-A test sees the requests in `requested`, and decides with `on_install` what an installation does. As in Slicer, events
-go through while pip runs, and pip that fails raises `subprocess.CalledProcessError`.
+A test sees the requests in `requested` and the last constraints in `constrained`, and decides with `on_install` what
+an installation does. As in Slicer, events go through while pip runs, and pip that fails raises
+`subprocess.CalledProcessError`.
 """
 
 import importlib.metadata
+import shlex
 import subprocess
 import tomllib
 from collections.abc import Callable
@@ -15,6 +17,7 @@ import slicer
 from packaging.requirements import Requirement
 
 requested: list[str] = []
+constrained = ""
 on_install: Callable[[list[str]], None] | None = None
 
 
@@ -62,8 +65,10 @@ def pip_install(
     logCallback: Callable[[str], None] | None = None,
     completedCallback: Callable[[int], None] | None = None,
 ) -> list[str] | None:
+    global constrained
     names = [str(r) for r in _requirements(requirements)]
     requested.extend(names)
+    constrained = Path(constraints).read_text(encoding="utf-8") if constraints is not None else ""
     slicer.app.processEvents()
     if on_install is None:
         raise subprocess.CalledProcessError(
@@ -73,6 +78,20 @@ def pip_install(
     if completedCallback is not None:
         completedCallback(0)
     return [] if skip_packages else None
+
+
+def run_pip(requirements: str | list[str]) -> None:
+    """`slicer.util.pip_install` of Slicer 5.10: hands words to pip as they are, options among them."""
+    if not isinstance(requirements, str | list):
+        raise ValueError("pip_install requirement input must be string or list")
+    words = iter(shlex.split(requirements) if isinstance(requirements, str) else requirements)
+    names, constraints = [], None
+    for word in words:
+        if word in ("--constraint", "-c"):
+            constraints = next(words)
+        elif not word.startswith("-"):
+            names.append(word)
+    pip_install(names, constraints)
 
 
 def pip_uninstall(requirements: Any, **options: Any) -> None:

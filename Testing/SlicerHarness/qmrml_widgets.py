@@ -13,6 +13,7 @@ from PySide6.QtCore import Qt as QtNamespace
 
 from .ctk_widgets import ctkCollapsibleButton, ctkDoubleSpinBox, ctkRangeWidget, ctkSliderWidget, stored
 from .observing import Observing
+from .version import is_current
 
 Scene, Node = slicer_core.vtkMRMLScene, slicer_core.vtkMRMLNode
 SCENE_CHANGES = (
@@ -220,7 +221,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, _WithScene):
         nodes = self._nodes()
         for node in nodes:
             self.stop_observing(node)
-            self.observe(node, vtk.vtkCommand.ModifiedEvent, self._show_items)
+            self.observe(node, vtk.vtkCommand.ModifiedEvent, self._on_node_modified)
         if self._current not in nodes:
             self._select(None)  # as in Slicer, nothing is selected by itself
         self._show_items()
@@ -229,6 +230,12 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, _WithScene):
         """The rows of all nodes are removed and made anew, so the current node is lost (Slicer's issue 7492)."""
         self._select(None)
         self._on_scene_changed()
+
+    def _on_node_modified(self) -> None:
+        shown = self._combo_box.currentText
+        self._show_items()
+        if is_current() and self._current and self._combo_box.currentText != shown:
+            self._tell()  # 5.12 listens to the text of the combo box
 
     def _show_items(self) -> None:
         box = self._combo_box
@@ -277,8 +284,11 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, _WithScene):
             return
         self._current = node
         self._combo_box.setCurrentIndex(self._row_of(node))
-        self.currentNodeChanged.emit(node)
-        self.currentNodeIDChanged.emit(node.GetID() if node else "")
+        self._tell()
+
+    def _tell(self) -> None:
+        self.currentNodeChanged.emit(self._current)
+        self.currentNodeIDChanged.emit(self._current.GetID() if self._current else "")
 
 
 class qMRMLColorTableComboBox(qMRMLNodeComboBox):

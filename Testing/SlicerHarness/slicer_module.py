@@ -19,6 +19,7 @@ from PySide6 import QtCore, QtWidgets
 from . import application, ctk_widgets, i18n, pythonqt, qmrml_widgets, views
 from .names_lists import names_of
 from .ui_loader import QUiLoader
+from .version import behave_as, is_current
 
 WIDGETS = qmrml_widgets.WIDGETS | views.WIDGETS
 SUBMODULES = {
@@ -72,7 +73,7 @@ def make_ctk() -> StrictModule:
 def make_slicer() -> StrictModule:
     def find(name: str) -> Any:
         if name in SUBMODULES:
-            return importlib.import_module(f"slicer.{name}")
+            return sys.modules.get(f"slicer.{name}")
         if name in application.CLASSES or name in WIDGETS:
             return application.CLASSES.get(name) or WIDGETS[name]
         is_vtk_class = name in names_of("slicer") or name.startswith("vtkAddon")
@@ -126,13 +127,15 @@ class Installation:
         self._put_in()
         for public, own in SUBMODULES.items():
             self._modules[f"slicer.{public}"] = importlib.import_module(f"{__package__}.{own}")
+        self.packaging, self._pip_install = self._modules["slicer.packaging"], slicer_util.pip_install
         self.app = application.qSlicerApplication(self.slicer)
         self.slicer.app, self.slicer.mrmlScene = self.app, self.app.mrmlScene()
         self.app._add_builtin_modules()
         self._take_out()
         atexit.register(self.app._shut_down)
 
-    def enter(self, folder: Path) -> None:
+    def enter(self, folder: Path, version: str) -> None:
+        behave_as(version)
         QtCore.QCoreApplication.setOrganizationName("NA-MIC")
         QtCore.QCoreApplication.setApplicationName("Slicer")
         QtCore.QSettings.setDefaultFormat(QtCore.QSettings.IniFormat)
@@ -141,15 +144,25 @@ class Installation:
         )
         self._put_in()
         vars(self.slicer).pop("selfTests", None)
-        packaging = self._modules["slicer.packaging"]
-        packaging.requested, packaging.on_install = [], None
+        self.packaging.requested, self.packaging.constrained, self.packaging.on_install = [], "", None
+        if not is_current():
+            self._take_out_packaging()
         self.app._start_afresh(folder)
 
     def leave(self) -> None:
         self.app._close_modules()
+        self._modules["slicer.parameterNodeWrapper"].forget_left_behind()
         self.app._clear_scene()
         pythonqt.forget_connections()
+        self._modules["slicer.packaging"] = self.packaging
+        slicer_util.pip_install = self._pip_install
         self._take_out()
+
+    def _take_out_packaging(self) -> None:
+        """Slicer 5.10 has `slicer.util.pip_install` alone."""
+        del self._modules["slicer.packaging"], sys.modules["slicer.packaging"]
+        vars(self.slicer).pop("packaging", None)
+        slicer_util.pip_install = self.packaging.run_pip
 
     def _put_in(self) -> None:
         self._before = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_slicer(name)}

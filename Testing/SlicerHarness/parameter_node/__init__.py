@@ -24,7 +24,9 @@ from .annotations import (
 from .wrapper import (
     SlicerParameterNamePropertyName,
     findChildWidgetForParameter,
+    forget_left_behind,  # noqa: F401
     isParameterNodeWrapper,
+    left_behind,  # noqa: F401
     parameterNodeWrapper,
 )
 

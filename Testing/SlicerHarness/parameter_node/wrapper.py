@@ -9,11 +9,22 @@ import qt
 import slicer
 import vtk
 
+from ..version import is_current
 from .annotations import Default, find
 from .gui import Connector, connector_for
 from .storage import Store, store_for
 
 SlicerParameterNamePropertyName = "SlicerParameterName"
+
+left_behind: dict[tuple[Any, int], Any] = {}
+"""Wrappers whose observer `disconnectGui` of Slicer 5.10 left at the node, by node and tag. The observer calls the
+wrapper, which it doesn't keep from being collected: Slicer may crash then, so here they are kept."""
+
+
+def forget_left_behind() -> None:
+    for node, tag in left_behind:
+        node.RemoveObserver(tag)
+    left_behind.clear()
 
 
 class _Field:
@@ -149,15 +160,17 @@ class _Wrapper:
         for name, connector in connectors.items():
             connector.write(self.getValue(name))
             connector.connect(lambda name=name, connector=connector: self._take_from_gui(name, connector))
-        reference = weakref.ref(self)
-        self._observers[tag] = self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: _show(reference()))
+        self._observers[tag] = self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self._update_gui())
         return tag
 
     def disconnectGui(self, guiTag: int) -> None:
         for connector in self._connectors.pop(guiTag, {}).values():
             connector.disconnect()
-        if guiTag in self._observers:
-            self.RemoveObserver(self._observers.pop(guiTag))
+        observer = self._observers.pop(guiTag, None)
+        if observer is not None and is_current():
+            self.RemoveObserver(observer)
+        elif observer is not None:
+            left_behind[self.parameterNode, observer] = self
 
     def _take_from_gui(self, name: str, connector: Connector) -> None:
         if not self._updating:
@@ -186,15 +199,11 @@ class _Wrapper:
         return self.parameterNode.AddObserver(event, callback, priority)
 
     def RemoveObserver(self, tag: int) -> None:
+        left_behind.pop((self.parameterNode, tag), None)
         self.parameterNode.RemoveObserver(tag)
 
     def Modified(self) -> None:
         self.parameterNode.Modified()
-
-
-def _show(wrapper: Any) -> None:
-    if wrapper is not None:
-        wrapper._update_gui()
 
 
 def findChildWidgetForParameter(widget: Any, parameter: str) -> Any:
