@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from module_under_test import names_of
+from module_under_test import in_both_versions, names_of
 
 
 @pytest.fixture
@@ -102,6 +102,18 @@ def test_scenes_in_a_row_leave_nothing_behind(module):
         module.harness.close_scene()
     assert len(set(counts)) == 1
     assert module.slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScriptedModuleNode") == 1
+
+
+@in_both_versions
+def test_the_parameters_of_scenes_that_are_gone_are_let_go(module, tmp_path):
+    from slicer.parameterNodeWrapper import left_behind
+
+    module.load()
+    assert module.slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    module.harness.close_scene()
+    module.slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    assert module.widget.segment.ui.inputSelector.currentNode().GetName() == "mr"
+    assert not left_behind
 
 
 def test_the_self_test_passes(module):
