@@ -27,7 +27,7 @@ class LevelChanges:
     """
 
     def __init__(self, node: slicer.vtkMRMLSegmentationNode):
-        self._node = node
+        self.node = node
         self._take_back: deque[Callable[[], None]] = deque(maxlen=MOST_CHANGES)
 
     @property
@@ -41,7 +41,7 @@ class LevelChanges:
         Raises:
             CPS4Error: if a name would leave the spine; nothing is changed.
         """
-        named = [(segment, moved(segment.GetName(), levels)) for segment in segments(self._node)]
+        named = [(segment, moved(segment.GetName(), levels)) for segment in segments(self.node)]
         if any(name is None for _segment, name in named):
             raise CPS4Error(
                 _("The levels cannot move further: the last name is reached."), _("Move them the other way.")
@@ -54,7 +54,7 @@ class LevelChanges:
         """Give a segment a name; a segment that has the name already gets the old one."""
         self._remember_names()
         segment = self._segmentation.GetSegment(segment_id)
-        for other in segments(self._node):
+        for other in segments(self.node):
             if other is not segment and other.GetName() == name:
                 name_segment(other, segment.GetName())
         name_segment(segment, name)
@@ -81,11 +81,11 @@ class LevelChanges:
 
     @property
     def _segmentation(self) -> slicer.vtkSegmentation:
-        return self._node.GetSegmentation()
+        return self.node.GetSegmentation()
 
     def _remember_names(self) -> None:
         """Make the names, colours and codes of now what ``undo`` brings back."""
-        before = {each: _Label.of(self._segmentation.GetSegment(each)) for each in segment_ids(self._node)}
+        before = {each: _Label.of(self._segmentation.GetSegment(each)) for each in segment_ids(self.node)}
 
         def take_back() -> None:
             for segment_id, label in before.items():

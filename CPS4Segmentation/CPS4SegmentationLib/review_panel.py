@@ -48,7 +48,7 @@ class ReviewPanel(Panel):
         table = self.ui.structureTable
         fit_to_contents(table, stretched=FLAGS)
         table.connect("currentCellChanged(int,int,int,int)", self._on_row)
-        self.ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_segmentation)
+        self.ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_node)
         self.ui.levelsUpButton.connect("clicked()", self.levels_up)
         self.ui.levelsDownButton.connect("clicked()", self.levels_down)
         self.ui.undoButton.connect("clicked()", self.undo)
@@ -194,6 +194,11 @@ class ReviewPanel(Panel):
             show_error(error, self.logic.log)
             return
         self.say(" ".join(part for part in (_("Saved {path}.").format(path=path), warning) if part))
+
+    def _on_node(self, node: Any) -> None:
+        """Begin anew with another segmentation. Slicer 5.12 also speaks when the same one is renamed."""
+        if node is not (None if self._changes is None else self._changes.node):
+            self._on_segmentation(node)
 
     def _on_segmentation(self, node: Any) -> None:
         self._changes = None if node is None else LevelChanges(node)

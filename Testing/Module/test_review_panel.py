@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from module_under_test import names_of
+from module_under_test import in_both_versions, names_of
 
 from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, short_name, terminology_entry
 
@@ -167,6 +167,16 @@ def test_undo_after_undo_and_another_change_takes_one_click_a_change(module):
     panel.ui.undoButton.click()
     assert names_of(node) == LEVELS
     assert not panel.ui.undoButton.enabled
+
+
+@in_both_versions
+def test_a_segmentation_that_is_renamed_can_still_be_undone(module):
+    panel, node = segmentation_of(module)
+    panel.ui.levelsDownButton.click()
+    node.SetName("read by Dr. Müller")
+    assert panel.ui.undoButton.enabled
+    panel.ui.undoButton.click()
+    assert names_of(node) == LEVELS
 
 
 def test_undo_of_a_name_keeps_what_was_painted_since(module):
