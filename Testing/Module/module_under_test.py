@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import SimpleITK as sitk
 from SlicerHarness.version import VERSIONS
 
 in_both_versions = pytest.mark.parametrize("slicer_harness", VERSIONS, indirect=True)
@@ -62,6 +63,37 @@ class Module:
 
     def wait(self, condition: Any, seconds: float = SECONDS) -> None:
         self.harness.wait_until(condition, seconds)
+
+
+def write_series(image: sitk.Image, folder: Path, description: str, number: int = 1) -> Path:
+    """Write a volume as a DICOM series of the study in ``folder``, which is returned."""
+    folder.mkdir(exist_ok=True)
+    image = sitk.Cast(image, sitk.sitkInt16)
+    direction = image.GetDirection()
+    tags = {
+        "0008|0060": "MR",
+        "0008|103e": description,
+        "0010|0020": "patient 1",
+        "0020|000d": "1.2.3.4",
+        "0020|000e": f"1.2.3.4.{number}",
+        "0020|0037": "\\".join(f"{direction[k]:.6f}" for k in (0, 3, 6, 1, 4, 7)),
+        "0018|0050": f"{image.GetSpacing()[2]:.6f}",
+    }
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for k in range(image.GetSize()[2]):
+        piece = image[:, :, k]
+        position = image.TransformIndexToPhysicalPoint((0, 0, k))
+        place = {
+            "0008|0018": f"1.2.3.4.{number}.{k}",
+            "0020|0013": str(k),
+            "0020|0032": "\\".join(f"{part:.6f}" for part in position),
+        }
+        for tag, value in (tags | place).items():
+            piece.SetMetaData(tag, value)
+        writer.SetFileName(str(folder / f"{number}-{k:03d}.dcm"))
+        writer.Execute(piece)
+    return folder
 
 
 def names_of(node: Any) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 import SimpleITK as sitk
-from module_under_test import Module
+from module_under_test import Module, write_series
 
 from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, find_label, terminology_entry
 
@@ -121,29 +121,10 @@ def test_the_result_lies_on_an_oblique_scan(module, tmp_path):
 
 
 def test_a_dicom_series_is_segmented(module, tmp_path):
-    image = sitk.Cast(sitk.ReadImage(str(module.scan)), sitk.sitkInt16)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for k in range(image.GetSize()[2]):
-        piece = image[:, :, k]
-        position = image.TransformIndexToPhysicalPoint((0, 0, k))
-        direction = image.GetDirection()
-        for tag, value in {
-            "0008|0060": "MR",
-            "0020|000d": "1.2.3.4",
-            "0020|000e": "1.2.3.4.5",
-            "0008|0018": f"1.2.3.4.5.{k}",
-            "0020|0013": str(k),
-            "0020|0032": "\\".join(f"{each:.6f}" for each in position),
-            "0020|0037": "\\".join(f"{direction[each]:.6f}" for each in (0, 3, 6, 1, 4, 7)),
-            "0018|0050": f"{image.GetSpacing()[2]:.6f}",
-        }.items():
-            piece.SetMetaData(tag, value)
-        writer.SetFileName(str(tmp_path / f"{k:03d}.dcm"))
-        writer.Execute(piece)
-    volume = module.load(tmp_path / "000.dcm", "dicom")
+    image = sitk.ReadImage(str(module.scan))
+    (volume,) = module.harness.load_dicom(write_series(image, tmp_path / "study", "T2 sag"))
     assert volume.GetImageData().GetDimensions()[2] == image.GetSize()[2]
-    assert segments_of(module.segment())
+    assert segments_of(module.segment(volume))
 
 
 def test_several_volumes_wait_in_line(module):

@@ -33,6 +33,7 @@ MODULE_LOGICS = {
     "Units": "vtkSlicerUnitsLogic",
     "CropVolume": "vtkSlicerCropVolumeLogic",
     "SegmentEditor": "vtkSlicerSegmentEditorLogic",
+    "Terminologies": "vtkSlicerTerminologiesModuleLogic",
 }
 
 
@@ -301,12 +302,16 @@ class qSlicerApplication(QtCore.QObject, Observing):
             self._scene, right_of_patient_on_the_left
         )
         self._logics = {"Colors": colour_logic}  # the application logic only points at them
-        for name, class_name in MODULE_LOGICS.items():
-            logic = self._logics[name] = getattr(slicer_core, class_name)()
-            logic.SetMRMLScene(self._scene)
-            logic.SetMRMLApplicationLogic(self._logic)
+        for name in MODULE_LOGICS:
+            self._make_logic(name)
         for name, logic in self._logics.items():
             self._logic.SetModuleLogic(name, logic)
+
+    def _make_logic(self, name: str) -> Any:
+        logic = self._logics[name] = getattr(slicer_core, MODULE_LOGICS[name])()
+        logic.SetMRMLScene(self._scene)
+        logic.SetMRMLApplicationLogic(self._logic)
+        return logic
 
     def _make_data_manager(self) -> None:
         """Without it no .mrb is read."""
@@ -439,6 +444,9 @@ class qSlicerApplication(QtCore.QObject, Observing):
         self._scene.SetRootDirectory(str(folder))
         self._remote_io.GetCacheManager().SetRemoteCacheDirectory(str(folder / "cache"))
         self._extensions._installed = []
+        terminologies = self._make_logic("Terminologies")  # which keeps what it has loaded
+        self._logic.SetModuleLogic("Terminologies", terminologies)
+        self._modules.module("Terminologies")._logic = terminologies
         self._recent_files.clear()
         self._startup_environment = QtCore.QProcessEnvironment.systemEnvironment()
         self._exit_status = self._opened_node = None

@@ -16,6 +16,7 @@ from PySide6 import QtCore, QtGui, QtWidgets
 
 from .dark_style import dark_palette
 from .dialogs import Dialogs
+from .dicom import load_study
 from .launcher import make_launcher
 from .slicer_module import Installation
 from .version import CURRENT
@@ -63,20 +64,22 @@ class SlicerHarness:
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def load_module(self, path: Path | str) -> Any:
-        """Loads a scripted module's file as Slicer does at its start; returns `slicer.modules.<name>`."""
+    def load_module(self, path: Path | str, at_start: bool = True) -> Any:
+        """Loads a scripted module's file as Slicer does at its start, or, as the extension wizard does, later; returns
+        `slicer.modules.<name>`."""
         path = Path(path)
         if str(path.parent) not in sys.path:
             sys.path.insert(0, str(path.parent))
             self._paths.append(str(path.parent))
         module = self._installation.app._load_module(path)
         self._modules.append(module.name)
-        self._installation.app.startupCompleted.emit()
+        if at_start:
+            self._installation.app.startupCompleted.emit()
         return module
 
-    def open_module(self, path: Path | str) -> Any:
+    def open_module(self, path: Path | str, at_start: bool = True) -> Any:
         """Loads a scripted module and shows its panel; returns the Python widget class."""
-        module = self.load_module(path)
+        module = self.load_module(path, at_start)
         self.main_window.show()
         self.slicer.util.selectModule(module.name)
         self.process_events()
@@ -115,6 +118,12 @@ class SlicerHarness:
             if timer.elapsed() > seconds * 1000:
                 raise AssertionError(f"not within {seconds} s: {getattr(condition, '__name__', condition)}")
             self.qt_application.processEvents(QtCore.QEventLoop.AllEvents, 20)
+
+    def load_dicom(self, folder: Path | str) -> list[Any]:
+        """Imports a study into the DICOM database and loads it: a volume a series."""
+        volumes = load_study(self.slicer, Path(folder))
+        self.process_events()
+        return volumes
 
     def close_scene(self) -> None:
         """File > Close scene."""

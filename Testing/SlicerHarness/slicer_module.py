@@ -17,6 +17,7 @@ import slicer_core
 from PySide6 import QtCore, QtWidgets
 
 from . import application, ctk_widgets, i18n, pythonqt, qmrml_widgets, views
+from .dicom import DICOMDatabase
 from .names_lists import names_of
 from .ui_loader import QUiLoader
 from .version import behave_as, is_current
@@ -27,6 +28,8 @@ SUBMODULES = {
     "parameterNodeWrapper": "parameter_node",
     "packaging": "packaging",
 }
+DICOM_PLUGINS = Path(__file__).parent / "dicom_plugins"
+"""On the path in Slicer 5.12; before, the extension QuantitativeReporting brings them."""
 
 
 class StrictModule(types.ModuleType):
@@ -145,7 +148,10 @@ class Installation:
         self._put_in()
         vars(self.slicer).pop("selfTests", None)
         self.packaging.requested, self.packaging.constrained, self.packaging.on_install = [], "", None
-        if not is_current():
+        self.slicer.dicomDatabase = DICOMDatabase()
+        if is_current():
+            sys.path.insert(0, str(DICOM_PLUGINS))
+        else:
             self._take_out_packaging()
         self.app._start_afresh(folder)
 
@@ -154,6 +160,9 @@ class Installation:
         self._modules["slicer.parameterNodeWrapper"].forget_left_behind()
         self.app._clear_scene()
         pythonqt.forget_connections()
+        if str(DICOM_PLUGINS) in sys.path:
+            sys.path.remove(str(DICOM_PLUGINS))
+        sys.modules.pop("DICOMSegmentationPlugin", None)
         self._modules["slicer.packaging"] = self.packaging
         slicer_util.pip_install = self._pip_install
         self._take_out()
