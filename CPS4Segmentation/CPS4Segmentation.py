@@ -55,6 +55,7 @@ class CPS4SegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self):
         """Build the panels."""
         ScriptedLoadableModuleWidget.setup(self)
+        load_terminology()  # where the module was loaded after Slicer's start
         self.logic = CPS4SegmentationLogic()
         self.tabs = qt.QTabWidget()
         self.layout.addWidget(self.tabs)
