@@ -273,10 +273,15 @@ def _state(node: slicer.vtkMRMLSegmentationNode) -> tuple:
     return (
         node.GetID(),
         *(
-            (each.GetName(), each.GetRepresentation(BINARY).GetMTime(), *agreement_of(each).values())
-            for each in segments(node)
+            (segment.GetName(), _changed(segment.GetRepresentation(BINARY)), *agreement_of(segment).values())
+            for segment in segments(node)
         ),
     )
+
+
+def _changed(image: slicer.vtkOrientedImageData | None) -> int:
+    """Return when a label map changed last; 0 if there is none."""
+    return 0 if image is None else image.GetMTime()
 
 
 def _number(value: float, digits: int) -> str:

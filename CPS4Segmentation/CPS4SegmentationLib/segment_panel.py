@@ -269,7 +269,7 @@ class SegmentPanel(Panel):
 
     def _on_segmentation(self, node: Any) -> None:
         self.ui.segmentsTable.setSegmentationNode(node)
-        self.ui.show3DButton.checked = bool(node and node.GetDisplayNode() and _has_surface(node))
+        self.ui.show3DButton.checked = node is not None and _has_surface(node)
         self.refresh()
         self.changed()
 
@@ -285,6 +285,6 @@ class SegmentPanel(Panel):
 
 def _has_surface(node: slicer.vtkMRMLSegmentationNode) -> bool:
     name = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
-    return bool(node.GetDisplayNode().GetVisibility3D()) and node.GetSegmentation().ContainsRepresentation(
-        name
-    )
+    display = node.GetDisplayNode()
+    shown = display is not None and bool(display.GetVisibility3D())
+    return shown and node.GetSegmentation().ContainsRepresentation(name)

@@ -151,7 +151,15 @@ def show_surfaces(node: slicer.vtkMRMLSegmentationNode, shown: bool) -> None:
     """Show the segments as surfaces in the 3D views, or take them out."""
     if shown:
         node.CreateClosedSurfaceRepresentation()
+    if node.GetDisplayNode() is None:  # as of a node that a script made
+        node.CreateDefaultDisplayNodes()
     node.GetDisplayNode().SetVisibility3D(shown)
+
+
+def make_label_maps(node: slicer.vtkMRMLSegmentationNode) -> None:
+    """Give segments that are surfaces alone, as from an STL file, the label maps that measuring and exporting need."""
+    if any(segment.GetRepresentation(BINARY) is None for segment in segments(node)):
+        node.CreateBinaryLabelmapRepresentation()
 
 
 def masks_of(node: slicer.vtkMRMLSegmentationNode) -> dict[str, np.ndarray]:
@@ -166,6 +174,7 @@ def masks_of(node: slicer.vtkMRMLSegmentationNode) -> dict[str, np.ndarray]:
             _("The MR volume of {name} is not in the scene.").format(name=node.GetName()),
             _("Load it, and choose it as source volume of the segmentation."),
         )
+    make_label_maps(node)
     grid = _grid_of(volume)
     return {each: _mask_on(grid, node, each) for each in segment_ids(node)}
 
@@ -174,6 +183,7 @@ def mask_of(
     node: slicer.vtkMRMLSegmentationNode, segment: str, volume: slicer.vtkMRMLScalarVolumeNode
 ) -> np.ndarray:
     """Return the mask of one segment on the grid of ``volume``, bool, axes k, j, i."""
+    make_label_maps(node)
     return _mask_on(_grid_of(volume), node, segment)
 
 
