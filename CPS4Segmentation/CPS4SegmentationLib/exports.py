@@ -18,7 +18,15 @@ from CPS4Core.errors import CPS4Error
 from CPS4Core.files import written_aside
 from CPS4SegmentationLib.levels import structure_named
 from CPS4SegmentationLib.review import Finding
-from CPS4SegmentationLib.segmentations import AGREEMENT, masks_of, segments, source_volume
+from CPS4SegmentationLib.segmentations import (
+    AGREEMENT,
+    DIGEST,
+    is_edited,
+    make_label_maps,
+    masks_of,
+    segments,
+    source_volume,
+)
 
 COLUMNS = (
     "structure",
@@ -95,33 +103,56 @@ def measurements_table(
 
 
 def write_dicom(node: slicer.vtkMRMLSegmentationNode, folder: Path) -> str:
-    """Export a segmentation as DICOM SEG with the exporter of the extension QuantitativeReporting.
+    """Export a segmentation as DICOM SEG with the exporter of Slicer, or of the extension QuantitativeReporting.
 
     Raises:
-        CPS4Error: if the exporter is not installed, or the volume did not come from DICOM.
+        CPS4Error: if the volume did not come from DICOM, or there is no exporter, or it fails.
     """
-    try:
-        import DICOMSegmentationPlugin
-    except ImportError as error:
+    volume = source_volume(node)
+    if volume is None:
         raise CPS4Error(
-            _("Slicer has no DICOM SEG exporter."), _("Install the extension QuantitativeReporting.")
-        ) from error
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    # The segmentation belongs to the study of its image.
-    volume_item = hierarchy.GetItemByDataNode(source_volume(node))
-    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), hierarchy.GetItemParent(volume_item))
-    exporter = DICOMSegmentationPlugin.DICOMSegmentationPluginClass()
-    exportables = exporter.examineForExport(hierarchy.GetItemByDataNode(node))
-    if not exportables:
+            _("The MR volume of the segmentation is not in the scene."), _("Load it, then try again.")
+        )
+    # The exporter itself would offer to export anything.
+    if not volume.GetAttribute("DICOM.instanceUIDs"):
         raise CPS4Error(
             _("The segmentation cannot be exported: its MR volume did not come from DICOM."),
             _("Load the MR from DICOM, or save as NIfTI or .seg.nrrd."),
         )
-    for each in exportables:
-        each.directory = str(folder)
-    if problem := exporter.export(exportables):
-        raise CPS4Error(_("The DICOM export failed: {problem}.").format(problem=problem), _("See the log."))
+    try:
+        import DICOMSegmentationPlugin
+    except ImportError as error:
+        raise CPS4Error(
+            _("Slicer has no DICOM SEG exporter."),
+            _("Install the extension QuantitativeReporting, or Slicer 5.12 or later."),
+        ) from error
+    make_label_maps(node)
+    _say_who_made(node)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    # The segmentation belongs to the study of its image.
+    volume_item = hierarchy.GetItemByDataNode(volume)
+    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), hierarchy.GetItemParent(volume_item))
+    exporter = DICOMSegmentationPlugin.DICOMSegmentationPluginClass()
+    exportables = exporter.examineForExport(hierarchy.GetItemByDataNode(node))
+    for exportable in exportables:
+        exportable.directory = str(folder)
+    problem = exporter.export(exportables) if exportables else _("nothing to export")
+    if problem:
+        raise CPS4Error(
+            _("The DICOM export failed: {problem}.").format(problem=problem.rstrip(".")),
+            _("Import the study into Slicer's DICOM database, then try again. Slicer's error log says more."),
+        )
     return ""
+
+
+def _say_who_made(node: slicer.vtkMRMLSegmentationNode) -> None:
+    """Tell of segments that the engine made that nobody drew them: else the DICOM file calls them manual."""
+    if node.GetAttribute(DIGEST) is None:
+        return
+    made = "SEMIAUTOMATIC" if is_edited(node) else "AUTOMATIC"
+    for segment in segments(node):
+        segment.SetTag("DICOM.SegmentAlgorithmType", made)
+        segment.SetTag("DICOM.SegmentAlgorithmName", "CPS4")
 
 
 def label_array(node: slicer.vtkMRMLSegmentationNode) -> tuple[np.ndarray, list[str]]:

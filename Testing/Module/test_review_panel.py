@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from module_under_test import in_both_versions, names_of
+from module_under_test import in_both_versions, names_of, write_series
 
 from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, short_name, terminology_entry
 
@@ -305,12 +305,118 @@ def test_an_export_of_which_a_part_is_missing_is_no_export(module, tmp_path, mon
     assert not list(folder.iterdir())
 
 
-def test_dicom_export_without_an_exporter_names_the_extension(module, tmp_path):
-    panel, _ = segmentation_of(module)
-    module.harness.dialogs.answer(str(tmp_path))
+def from_dicom(module, node, folder):
+    """Let the volume of a segmentation come from DICOM."""
+    before = source_volume_of(node)
+    image = sitk.GetImageFromArray(np.round(100 * module.slicer.util.arrayFromVolume(before)))
+    image.SetSpacing(before.GetSpacing())
+    (volume,) = module.harness.load_dicom(write_series(image, folder / "study", "T2 sag"))
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    return volume
+
+
+def source_volume_of(node):
+    return node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+
+
+def export_dicom(module, panel, folder):
+    folder.mkdir(exist_ok=True)
+    module.harness.dialogs.answer(str(folder))
     panel.ui.exportDicomButton.click()
+    return "".join(path.read_text(encoding="utf-8") for path in folder.iterdir()).splitlines()
+
+
+@in_both_versions
+def test_what_did_not_come_from_dicom_is_not_exported_as_dicom(module, tmp_path):
+    panel, node = segmentation_of(module)
+    assert not export_dicom(module, panel, tmp_path / "out")
+    assert "did not come from DICOM" in module.harness.dialogs.errors[-1].text
+    module.slicer.mrmlScene.RemoveNode(source_volume_of(node))
+    assert not export_dicom(module, panel, tmp_path / "out")
+    assert "not in the scene" in module.harness.dialogs.errors[-1].text
+
+
+@in_both_versions
+def test_dicom_seg_needs_an_extension_before_slicer_5_12(module, tmp_path):
+    panel, node = segmentation_of(module)
+    from_dicom(module, node, tmp_path)
+    written = export_dicom(module, panel, tmp_path / "out")
+    if module.slicer.app.minorVersion == 12:
+        assert not module.harness.dialogs.messages
+        assert [line.split(";")[0] for line in written] == LEVELS
+    else:
+        assert not written
+        assert "QuantitativeReporting" in module.harness.dialogs.errors[0].text
+
+
+def test_dicom_seg_says_who_made_the_segments(module, tmp_path):
+    from CPS4SegmentationLib.segmentations import DIGEST, digest
+
+    panel, node = segmentation_of(module)
+    from_dicom(module, node, tmp_path)
+    out = tmp_path / "out"
+    assert {line.split(";")[2] for line in export_dicom(module, panel, out)} == {"MANUAL"}
+    node.SetAttribute(DIGEST, digest(node))  # as the engine's results have it
+    assert {line.split(";", 2)[2] for line in export_dicom(module, panel, out)} == {"AUTOMATIC;CPS4"}
+    node.GetSegmentation().GetNthSegment(0).SetName("mine")
+    assert {line.split(";", 2)[2] for line in export_dicom(module, panel, out)} == {"SEMIAUTOMATIC;CPS4"}
+
+
+def test_what_the_dicom_exporter_says_is_told(module, tmp_path):
+    panel, node = segmentation_of(module)
+    from_dicom(module, node, tmp_path)
+    module.slicer.dicomDatabase = type(module.slicer.dicomDatabase)()  # another one, which is empty
+    assert not export_dicom(module, panel, tmp_path / "out")
     (message,) = module.harness.dialogs.errors
-    assert "QuantitativeReporting" in message.text
+    assert "not found in the DICOM database" in message.text
+    assert "Import the study" in message.text
+
+
+def surfaces(module, volume):
+    """A segmentation as it is loaded from an STL file: of surfaces alone, and here without a display node too."""
+    import vtk
+
+    bounds = np.zeros(6)
+    volume.GetRASBounds(bounds)
+    sphere = vtk.vtkSphereSource()
+    sphere.SetRadius(8)
+    sphere.SetCenter((bounds[::2] + bounds[1::2]) / 2)
+    sphere.SetThetaResolution(40)
+    sphere.SetPhiResolution(40)
+    sphere.Update()
+    node = module.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "surfaces")
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    node.SetSourceRepresentationToClosedSurface()
+    node.AddSegmentFromClosedSurfaceRepresentation(sphere.GetOutput(), "L1", [1, 0, 0])
+    return node
+
+
+def test_surfaces_alone_are_measured_and_exported(module, tmp_path):
+    panel, node = segmentation_of(module)
+    volume = from_dicom(module, node, tmp_path)
+    node = surfaces(module, volume)
+    assert node.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap") is None
+    panel.ui.segmentationSelector.setCurrentNode(node)
+    ((name, millilitres, *_),) = rows(panel)
+    assert (name, float(millilitres)) == ("L1", pytest.approx(4 / 3 * np.pi * 8**3 / 1000, rel=0.15))
+    module.harness.dialogs.answer(str(tmp_path / "labels.nii.gz"))
+    panel.ui.exportNiftiButton.click()
+    assert sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "labels.nii.gz"))).any()
+    panel.ui.levelsDownButton.click()
+    assert names_of(node) == ["L2"]
+    assert export_dicom(module, panel, tmp_path / "out")
+    assert not module.harness.dialogs.errors
+
+
+def test_what_no_display_node_shows_can_be_shown_in_3d(module):
+    panel, node = segmentation_of(module)
+    node = surfaces(module, source_volume_of(node))
+    assert node.GetDisplayNode() is None
+    panel = module.panel("segment")
+    panel.ui.segmentationSelector.setCurrentNode(node)
+    assert not panel.ui.show3DButton.checked
+    panel.ui.show3DButton.click()
+    assert node.GetDisplayNode().GetVisibility3D()
 
 
 def test_edit_opens_the_segment_editor_on_the_structure(module):
