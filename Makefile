@@ -10,7 +10,7 @@ SCANS ?= $(foreach images,$(wildcard ../shared/data/*/imagesTr),$(firstword $(so
 # Data sets for make base; without any, the model learns from synthetic spines alone.
 BASE_DATA ?=
 
-.PHONY: base sample demo test bench screenshots clean
+.PHONY: base bench check clean demo lint sample screenshots test
 
 $(INSTALLED): pyproject.toml Testing/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PYTHONPATH=CPS4Segmentation $(BIN)/lint-imports
+	$(BIN)/mypy
 
 check: lint
 	$(BIN)/python -m pytest -m "not slow"

@@ -49,20 +49,6 @@ class Structure:
         """Whether it is a disc; if not, it is a bone."""
         return self.kind == "disc"
 
-    @property
-    def above(self) -> Structure | None:
-        """The next structure towards the head: a bone's disc, a disc's vertebra; None above T9."""
-        if self.is_disc:
-            return BONES[self.level + 1]
-        return DISCS[self.level] if self.level < len(DISCS) else None
-
-    @property
-    def below(self) -> Structure | None:
-        """The next structure towards the tail: a disc's bone, a vertebra's disc; None below the sacrum."""
-        if self.is_disc:
-            return BONES[self.level]
-        return DISCS[self.level - 1] if self.level > 0 else None
-
 
 BONES: tuple[Structure, ...] = (
     Structure(1, "sacrum", 0, "S", "Sacrum", (216, 101, 79), "54735007", "Sacrum"),
@@ -129,6 +115,11 @@ def terminology_entry(structure: Structure | None) -> str:
     """
     kind = ANATOMICAL_STRUCTURE if structure is None else f"SCT^{structure.snomed}^{structure.snomed_meaning}"
     return f"{TERMINOLOGY}~{ANATOMICAL_STRUCTURE}~{kind}~^^~Anatomic codes - DICOM master list~^^~^^"
+
+
+def structure_of(label: int | None) -> Structure | None:
+    """Return the structure of ``label``; None for the background, and where there is no label."""
+    return None if label is None else BY_LABEL.get(label)
 
 
 def class_name(label: int) -> str:

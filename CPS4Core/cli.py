@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -424,7 +425,8 @@ def worker() -> None:
     from CPS4Core.inference.worker import Worker
 
     _prepare_libraries()
-    sys.stdin.reconfigure(encoding="utf-8")
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8")
     with JsonLines() as report:
         Worker(report).serve(sys.stdin)
 

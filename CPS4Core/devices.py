@@ -6,6 +6,7 @@ import os
 from typing import Literal
 
 import torch
+from torch import nn
 
 from CPS4Core.errors import CPS4Error
 
@@ -58,6 +59,11 @@ def make_deterministic() -> None:
     """Make the same seed give the same run on the same machine."""
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+
+
+def move(module: nn.Module, device: torch.device, layout: torch.memory_format) -> None:
+    """Move a module to the device, its weights laid out as ``memory_format`` tells."""
+    module.to(device=device, memory_format=layout)  # type: ignore[call-overload]  # torch's own stub lacks it
 
 
 def memory_format(device: torch.device, training: bool) -> torch.memory_format:

@@ -46,6 +46,7 @@ _PARTS = {
 Weights = dict[str, dict[str, Tensor]]
 """The tensors of each part of a model, by name."""
 G = TypeVar("G", bound=Group)
+M = TypeVar("M", bound=nn.Module)
 
 
 class NetworkSettings(Group):
@@ -172,7 +173,7 @@ class ModelFolder:
             raise CPS4Error(f"The model has no {what}.", f"Choose a model that {command} made.", self.path)
         return self.card.weights[part]
 
-    def _filled(self, module: nn.Module, weights: WeightsFile) -> Any:
+    def _filled(self, module: M, weights: WeightsFile) -> M:
         """Return ``module`` with the weights in place; those of half precision become float32."""
         path = self.path / Path(weights.file).name
         tensors, _ = load_weights(path)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from CPS4Core.events import Artifact, Event, Failed, Finished, Metric, Started, Warned
 from CPS4Core.events import Progress as ProgressEvent
@@ -16,7 +17,8 @@ class JsonLines:
     """Reports events as JSON lines on standard output, in UTF-8 whatever the system's code page."""
 
     def __enter__(self) -> JsonLines:
-        sys.stdout.reconfigure(encoding="utf-8", line_buffering=True)
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8", line_buffering=True)
         return self
 
     def __exit__(self, *details: object) -> None:
@@ -42,7 +44,7 @@ class Terminal:
             console=self.console,
             transient=True,
         )
-        self._task = None
+        self._task: TaskID | None = None
 
     def __enter__(self) -> Terminal:
         self._bar.start()

@@ -18,6 +18,9 @@ class ClassMemory(nn.Module):
         size: vectors kept of each class.
     """
 
+    vectors: Tensor
+    count: Tensor
+
     def __init__(self, classes: int, width: int, size: int):
         super().__init__()
         self.register_buffer("vectors", torch.zeros(classes, size, width))
@@ -64,7 +67,7 @@ class ClassMemory(nn.Module):
         Returns:
             A scalar in [0, 2].
         """
-        total = 0.0
+        total = features.new_zeros((), dtype=torch.float32)
         for c, selectors in enumerate(zip(self.feature_selectors, self.memory_selectors, strict=True)):
             q, z = features[labels == c], self.vectors[c, : self.count[c]]
             # The selectors learn which vectors to trust; they don't change the vectors.

@@ -17,7 +17,7 @@ LARGEST_SCALE = 100.0
 class LearnableScale(nn.Module):
     """Scales similarities by exp(t), t learnt, from 1 / 0.07 and never above 100 (CLIP, sections 2.3 and 2.5)."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.t = nn.Parameter(torch.tensor(-math.log(FIRST_TEMPERATURE)))
 

@@ -105,7 +105,9 @@ def draw(
     )
 
 
-def _draw_one(size: tuple[int, int], settings: AugmentSettings, random: np.random.Generator) -> tuple:
+def _draw_one(
+    size: tuple[int, int], settings: AugmentSettings, random: np.random.Generator
+) -> tuple[np.ndarray, ...]:
     angle = math.radians(random.uniform(-settings.rotation_degrees, settings.rotation_degrees))
     shift = random.uniform(-settings.shift, settings.shift)
     contrast = random.uniform(*settings.contrast) if random.random() < settings.contrast_probability else 1.0
@@ -118,10 +120,8 @@ def _draw_one(size: tuple[int, int], settings: AugmentSettings, random: np.rando
     )
     bias = settings.bias * random.standard_normal((1, *BIAS_POINTS), np.float32)
     sigma = random.uniform(0, settings.blur)
-    angle, shift, contrast, scale, gamma, sigma = map(
-        np.float32, (angle, shift, contrast, scale, gamma, sigma)
-    )
-    return angle, shift, contrast, noise, scale, gamma, bias, sigma
+    drawn = (angle, shift, contrast, noise, scale, gamma, bias, sigma)
+    return tuple(np.asarray(value, np.float32) for value in drawn)
 
 
 def _grid(size: tuple[int, int], angle: Tensor, shift: Tensor, displacement: Tensor, scale: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import SimpleITK as sitk
@@ -30,6 +31,7 @@ THICK_MM = 2.0
 """Slices thinner than this can be cut in any direction."""
 CLIP_PERCENT = 0.5
 """Share of the darkest and of the brightest pixels that are clipped before standardising."""
+Stack = TypeVar("Stack", np.ndarray, Tensor)
 ONE_SLICE_LACKS = "what lies beside it is missing, and nothing can be measured in 3D"
 """What the user should know of a scan of one slice."""
 
@@ -91,7 +93,7 @@ class SliceGrid:
         slices, rows, columns = (self.spacing[::-1][axis] for axis in self.order)
         return slices, rows * self.rows.step, columns * self.columns.step
 
-    def crop(self, stack: np.ndarray) -> np.ndarray:
+    def crop(self, stack: Stack) -> Stack:
         """Return the part of slices (..., AP, SI) that lies inside the volume, without the empty canvas; a view."""
         return stack[..., self.rows.window, self.columns.window]
 
@@ -153,7 +155,8 @@ class SliceGrid:
         return np.flip(array.transpose(self.order), self.flips)
 
     def _stack_shape(self) -> tuple[int, int, int]:
-        return tuple(self.size[::-1][axis] for axis in self.order)
+        slices, rows, columns = (self.size[::-1][axis] for axis in self.order)
+        return slices, rows, columns
 
 
 def check_sagittal(image: sitk.Image, path: Path | None = None, report: Reporter = silent) -> None:
@@ -209,10 +212,11 @@ def stack_axes(direction: tuple[float, ...]) -> tuple[tuple[int, int, int], tupl
         The order of the array's axes in the stack, and the axes of the stack to flip.
     """
     pointing = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(direction)[::-1]
-    order = tuple(
+    slices, rows, columns = (
         next(axis for axis, letter in enumerate(pointing) if letter in (wanted, OPPOSITE[wanted]))
         for wanted in CANONICAL
     )
+    order = (slices, rows, columns)
     flips = tuple(k for k, wanted in enumerate(CANONICAL) if pointing[order[k]] != wanted)
     return order, flips
 

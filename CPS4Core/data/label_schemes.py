@@ -29,7 +29,7 @@ SPIDER = {
 _TOTALSPINESEG_BONES = dict(zip(BONES, (50, 45, 44, 43, 42, 41, 32, 31, 30, 29), strict=True))
 TOTALSPINESEG = {
     **{theirs: bone.label for bone, theirs in _TOTALSPINESEG_BONES.items()},
-    **{50 + _TOTALSPINESEG_BONES[disc.below]: disc.label for disc in DISCS},
+    **{50 + _TOTALSPINESEG_BONES[BONES[disc.level]]: disc.label for disc in DISCS},
     46: IGNORE,  # L6
 }
 
@@ -37,7 +37,7 @@ _SPINEPS_VERTEBRAE = dict(zip(VERTEBRAE, (24, 23, 22, 21, 20, 19, 18, 17, 16), s
 SPINEPS = {
     26: SACRUM.label,
     **{theirs: vertebra.label for vertebra, theirs in _SPINEPS_VERTEBRAE.items()},
-    **{100 + theirs: vertebra.below.label for vertebra, theirs in _SPINEPS_VERTEBRAE.items()},
+    **{100 + theirs: DISCS[vertebra.level - 1].label for vertebra, theirs in _SPINEPS_VERTEBRAE.items()},
     **{200 + theirs: vertebra.label for vertebra, theirs in _SPINEPS_VERTEBRAE.items()},  # its end-plates
     **{theirs: IGNORE for theirs in (25, 28, 125, 128, 225, 228)},  # L6 and T13, with discs and end-plates
 }

@@ -92,8 +92,8 @@ def _number(image: sitk.Image, key: str, default: int) -> int:
 
 
 def _by_name(image: sitk.Image, segments: Sequence[Segment]) -> sitk.Image:
-    named = {segment: _label_named(segment.name) for segment in segments}
-    if strange := [segment.name for segment, label in named.items() if label is None]:
+    known = {segment: label for segment in segments if (label := _label_named(segment.name)) is not None}
+    if strange := [segment.name for segment in segments if segment not in known]:
         raise CPS4Error(
             f"The segmentation has segments that are no vertebrae or discs: {_listed(strange)}.",
             "Name segments as in the class table, such as L4 or L4/L5, and remove the others.",
@@ -102,7 +102,7 @@ def _by_name(image: sitk.Image, segments: Sequence[Segment]) -> sitk.Image:
     layers = voxels if image.GetNumberOfComponentsPerPixel() > 1 else voxels[..., None]
     labels = np.zeros(layers.shape[:-1], np.uint8)
     found = np.zeros(layers.shape, bool)
-    for segment, label in named.items():
+    for segment, label in known.items():
         if not 0 <= segment.layer < layers.shape[-1]:
             raise CPS4Error(
                 f"The layer of segment {segment.name} is missing.", "Save the segmentation again."

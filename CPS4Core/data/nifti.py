@@ -6,8 +6,8 @@ import gzip
 import math
 import struct
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 HEADER_BYTES = 540
 CHUNK_BYTES = 2**20
@@ -58,7 +58,7 @@ def _promised_bytes(header: bytes) -> int | None:
     return int(offset) + math.prod(max(length, 1) for length in dimensions[1 : dimensions[0] + 1]) * bits // 8
 
 
-def _remaining_bytes(file: BinaryIO) -> int:
+def _remaining_bytes(file: BufferedIOBase) -> int:
     """Read to the end and return how many bytes there were; a truncated gzip stream raises ``EOFError``."""
     count = 0
     while chunk := file.read(CHUNK_BYTES):

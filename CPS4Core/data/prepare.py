@@ -78,7 +78,7 @@ def prepare_data_set(
             used[name] = case
         report(Progress(number, len(found.cases), "Preparing the data set"))
     warn_of_single_slices(single_slices, report)
-    if any(is_picture(case.place) for case in used.values()):
+    if pixel_mm is not None and any(is_picture(case.place) for case in used.values()):
         warn_of_pictures(pixel_mm, report)
     _warn_of_unmatched(found, report)
     if not used:

@@ -92,7 +92,7 @@ def read_scan(path: str | Path, report: Reporter = silent, pixel_mm: float | Non
     """
     image = read_image(path, pixel_mm)
     check_sagittal(image, Path(path), report)
-    if is_picture(Path(path)):
+    if pixel_mm is not None and is_picture(Path(path)):
         warn_of_pictures(pixel_mm, report)
     return image
 

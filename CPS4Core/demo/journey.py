@@ -24,7 +24,6 @@ class Journey:
     """The model that comes with CPS4, where it is here."""
     at_once: list[RealScan] = field(default_factory=list)
     """What it says of real scans."""
-    encoders: Path | None = None
     models: dict[str, Path] = field(default_factory=dict)
     results: dict[str, Results] = field(default_factory=dict)
     real: RealResult | None = None
@@ -34,6 +33,16 @@ class Journey:
     def data(self) -> Path:
         """The data set."""
         return self.folder / "data"
+
+    @property
+    def stage_1(self) -> Path:
+        """The run of stage 1."""
+        return self.folder / "stage1"
+
+    @property
+    def encoders(self) -> Path:
+        """The model of stage 1."""
+        return self.stage_1 / "model"
 
     def segmented(self, system: str) -> Path:
         """Return the folder of the test segmentations of ``system``."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -67,7 +68,7 @@ def run_demo(
     changes = (*SHORTER, *changes)
     journey = Journey(Path(output), device, load_settings("small", changes), base=base_model())
     tell = _without_ends(report)
-    common = {"device": device, "report": tell, "cancellation": cancellation}
+    common: dict[str, Any] = {"device": device, "report": tell, "cancellation": cancellation}
 
     real = None if sample is None else _extracted(sample, journey.folder / "real", report)
     if journey.base is not None:
@@ -84,9 +85,7 @@ def run_demo(
     with _timed(journey, "prepare", report):
         prepare_data_set(phantoms, journey.data, "folder", seed=0, report=tell, cancellation=cancellation)
     with _timed(journey, "stage 1", report):
-        journey.encoders = pretrain(
-            journey.data, journey.folder / "stage1", journey.settings, ratio=RATIO, **common
-        )
+        pretrain(journey.data, journey.stage_1, journey.settings, ratio=RATIO, **common)
     for system, method in SYSTEMS.items():
         with _timed(journey, f"stage 2, {system}", report):
             settings = load_settings("small", [*changes, f'train.method="{method}"'])

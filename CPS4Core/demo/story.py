@@ -16,6 +16,7 @@ from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.data.labels import read_labels
 from CPS4Core.data.volumes import case_name, read_image, read_scan, read_volume
 from CPS4Core.demo.journey import Journey
+from CPS4Core.demo.real_sample import RealResult
 from CPS4Core.demo.report import Report
 from CPS4Core.figures import curves, fullest_slice, overlay
 from CPS4Core.files import written_aside
@@ -57,7 +58,7 @@ def write_story(journey: Journey) -> Path:
     _stage_2(report, journey)
     _test(report, journey)
     if journey.real is not None:
-        _real(report, journey)
+        _real(report, journey, journey.real)
     _next(report)
     page = journey.folder / "report.html"
     report.write(page)
@@ -135,7 +136,7 @@ def _stage_1(report: _Page, journey: Journey) -> None:
         "A vision transformer and a text encoder learn one space, in which the prompt of each class, such as “A "
         "magnetic resonance image of a Lumbar Vertebra 4.”, is close to the patches that show the structure.",
     )
-    found = read_curves(journey.folder / "stage1")
+    found = read_curves(journey.stage_1)
     lines = {title: found[name] for name, title in LOSSES.items() if name in found}
     lines["validation"] = found["validation_total"]
     report.picture("stage1", curves(lines, "Stage 1 loss"), "Loss of stage 1 over its steps.")
@@ -215,8 +216,7 @@ def _test(report: _Page, journey: Journey) -> None:
         report.picture(f"test{number}", overlay(slices[k], shown), f"{case_name(image)}: the same slice.")
 
 
-def _real(report: _Page, journey: Journey) -> None:
-    real = journey.real
+def _real(report: _Page, journey: Journey, real: RealResult) -> None:
     report.section(
         "A real spine MR",
         "The T2-weighted sample of the TPTBox package (Apache-2.0): a crop of three lumbar vertebrae, 1.5 mm. CPS4 "

@@ -121,7 +121,7 @@ class Checker:
             label in present and _is_trusted(self.trust, label) for label in BY_LABEL
         ):
             try:
-                named = torch.cat(list(self._prompt_labels(slices, cancellation)))
+                named = torch.cat(list(_prompt_labels(self.mapper, slices, cancellation)))
                 prompts = _count(looked_at[named == looked_at]) / voxels
             except RuntimeError as error:
                 if not is_out_of_memory(error):
@@ -136,14 +136,6 @@ class Checker:
             for label in BY_LABEL
             if label in present
         }
-
-    def _prompt_labels(self, slices: Tensor, cancellation: Cancellation | None) -> Iterator[Tensor]:
-        """Yield the merged class prompt maps, int64, (few, AP, SI), a few slices at a time."""
-        for few in slices.squeeze(1).split(SLICES_AT_ONCE):
-            if cancellation is not None:
-                cancellation.check()
-            labels = text_labels(self.mapper.model, few.numpy(), self.mapper.least_peak)
-            yield torch.from_numpy(labels.astype(np.int64))
 
 
 def asks_prompts(model: ModelFolder) -> bool:
@@ -179,6 +171,17 @@ def _best_labels(segmenter: Segmenter, slices: Tensor, cancellation: Cancellatio
     return torch.cat(list(segmenter.forward(slices, lambda logits, _: logits.argmax(1).cpu(), cancellation)))
 
 
+def _prompt_labels(
+    mapper: AttentionMapper, slices: Tensor, cancellation: Cancellation | None
+) -> Iterator[Tensor]:
+    """Yield the merged class prompt maps, int64, (few, AP, SI), a few slices at a time."""
+    for few in slices.squeeze(1).split(SLICES_AT_ONCE):
+        if cancellation is not None:
+            cancellation.check()
+        labels = text_labels(mapper.model, few.numpy(), mapper.least_peak)
+        yield torch.from_numpy(labels.astype(np.int64))
+
+
 def check_files(
     checker: Checker,
     source: Path,
@@ -196,6 +199,10 @@ def check_files(
     image = read_scan(source, pixel_mm=pixel_mm)
     found = checker.check(image, read_labels(labels, like=image), cancellation)
     report(
-        Artifact("agreement", str(labels), {"agreement": {str(k): each.known() for k, each in found.items()}})
+        Artifact(
+            "agreement",
+            str(labels),
+            {"agreement": {str(label): answer.known() for label, answer in found.items()}},
+        )
     )
     return found

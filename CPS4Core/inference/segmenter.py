@@ -14,7 +14,7 @@ from CPS4Core.cancellation import Cancellation
 from CPS4Core.card import NETWORK
 from CPS4Core.class_table import BACKGROUND, NUM_CLASSES
 from CPS4Core.data.geometry import SliceGrid
-from CPS4Core.devices import choose_precision, is_out_of_memory, memory_format
+from CPS4Core.devices import choose_precision, is_out_of_memory, memory_format, move
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Reporter, Warned, silent
 from CPS4Core.inference.kinds import certainty_of, kinds_of, names_of, scores_of
@@ -63,9 +63,8 @@ class Segmenter:
         self.device = device
         self.report = report
         self.sha256 = model.sha256(part)  # of the weights, by the card
-        self.network = model.load_network(part).to(
-            device, memory_format=memory_format(device, training=False)
-        )
+        self.network = model.load_network(part)
+        move(self.network, device, memory_format(device, training=False))
         self._pixels_at_once = PIXELS_AT_ONCE[device.type]
 
     def segment(

@@ -62,8 +62,7 @@ class Worker:
         self._cancellations: list[tuple[str, Cancellation]] = []
         self._cancellation = Cancellation()
         self._request = ""
-        self._model: Model | None = None
-        self._asked: tuple[Path, Card, str] | None = None
+        self._model: tuple[tuple[Path, Card, str], Model] | None = None
         self._volume: tuple[tuple, EncodedVolume] | None = None
 
     def serve(self, lines: Iterable[str]) -> None:
@@ -174,11 +173,10 @@ class Worker:
         """Return the model that a request names: the last one, unless its folder holds another by now."""
         folder, device = ModelFolder.open(model_path(request["model"])), request.get("device", "auto")
         asked = (folder.path, folder.card, device)
-        if asked != self._asked:
-            self._asked = self._volume = None
-            self._model = Model(folder, choose_device(device), self._tell)
-            self._asked = asked
-        return self._model
+        if self._model is None or self._model[0] != asked:
+            self._model = self._volume = None
+            self._model = (asked, Model(folder, choose_device(device), self._tell))
+        return self._model[1]
 
     def _encoded(self, mapper: AttentionMapper, path: Path) -> EncodedVolume:
         """Return the encoded volume in ``path``, from memory if it is the last one and has not changed."""

@@ -44,8 +44,11 @@ def find_bodies(column: Column, discs: Sequence[Disc]) -> list[Body]:
         inside = bone[above == place]
         beside = discs[max(0, place - 1) : place + 1]
         # Along the spine as if both discs lay flat, so that a waist is at one height.
-        lean = [disc.at(column.x[inside], column.behind[inside]) - disc.height for disc in beside]
-        parts += _parted(column, inside, column.along[inside] - np.mean(lean or [0.0], 0), step)
+        flat = column.along[inside]
+        if beside:
+            leans = [disc.at(column.x[inside], column.behind[inside]) - disc.height for disc in beside]
+            flat = flat - np.mean(leans, 0)
+        parts += _parted(column, inside, flat, step)
     if not parts:
         return []
     sizes = np.array([len(part) for part in parts])

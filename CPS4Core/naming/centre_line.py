@@ -108,7 +108,7 @@ def _ridge(mass: np.ndarray) -> np.ndarray:
 def _longer(line: np.ndarray) -> np.ndarray:
     """Return the line with a straight piece at either end, in the direction of its last 20 mm."""
     reach = min(len(line) - 1, round(20 / STEP_MM))
-    ends = []
+    ends: list[np.ndarray] = []
     for end, inner in ((line[0], line[reach]), (line[-1], line[-1 - reach])):
         outward = end - inner if reach else np.array([0.0, 1.0 if ends else -1.0])
         ends.append(end + REACH_MM * outward / np.linalg.norm(outward))

@@ -46,14 +46,14 @@ class Column:
     @classmethod
     def of(cls, labels: np.ndarray, spacing: tuple[float, float, float]) -> Column:
         """Lay the centre line through labels (slices, AP, SI) and list their voxels."""
-        where = np.nonzero(labels)
-        label = labels[where]
+        slices, rows, columns = np.nonzero(labels)
+        label = labels[slices, rows, columns]
         bones, discs = IS_BONE[labels].sum(0), IS_DISC[labels].sum(0)
         line = CentreLine.through(bones, discs, spacing[1:])
         i, j = np.nonzero(bones + discs)
         places = np.zeros((2, *bones.shape))
         places[:, i, j] = line.locate(i * spacing[1], j * spacing[2])
-        along, behind = places[:, where[1], where[2]]
+        along, behind = places[:, rows, columns]
         disc = IS_DISC[label]
         half_depth = USUAL_DEPTH_MM
         if disc.any():
@@ -61,7 +61,8 @@ class Column:
             half_depth = float(np.clip(0.53 * (back - front), 8, 25))
         inside = ((line.points >= 0) & (line.points <= np.multiply(bones.shape, spacing[1:]))).all(1)
         end = STEP_MM * float(np.flatnonzero(inside).max(initial=0))
-        return cls(labels.shape, spacing, where, label, where[0] * spacing[0], along, behind, end, half_depth)
+        where = (slices, rows, columns)
+        return cls(labels.shape, spacing, where, label, slices * spacing[0], along, behind, end, half_depth)
 
     @property
     def voxel_mm3(self) -> float:

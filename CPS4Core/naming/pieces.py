@@ -9,7 +9,7 @@ import numpy as np
 from CPS4Core.naming.bodies import Body, find_bodies
 from CPS4Core.naming.cleaning import off_the_spine
 from CPS4Core.naming.column import IS_DISC, Column
-from CPS4Core.naming.discs import find_discs, step_between
+from CPS4Core.naming.discs import Disc, find_discs, step_between
 from CPS4Core.naming.posterior import posterior_elements
 
 SMALLEST_WEIGHT = 0.2
@@ -76,9 +76,10 @@ def find_pieces(labels: np.ndarray, spacing: tuple[float, float, float]) -> Piec
     bodies = find_bodies(column, discs)
     if not discs and not bodies:
         return None
+    structures: list[Disc | Body] = [*discs, *bodies]
     step = step_between([structure.height for structure in (discs if len(discs) > 1 else bodies)])
-    heights = [structure.height for structure in (*discs, *bodies)]
-    cores = [structure.voxels for structure in (*discs, *bodies)]
+    heights = [structure.height for structure in structures]
+    cores = [structure.voxels for structure in structures]
     owner = np.full(len(column.label), -1)
     if bodies:
         behind = posterior_elements(column, bodies, step)

@@ -16,7 +16,7 @@ end-plate of S1 is the origin.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -56,6 +56,10 @@ LORDOSIS_SHARES = (0.36, 0.28, 0.16, 0.12, 0.08)
 SACRUM_HEIGHTS = (29.0, 24.0, 20.0, 17.0, 14.0)
 SACRUM_LABEL = 1
 
+Finding = Literal["haemangioma", "node", "oedema"]
+FINDINGS: tuple[Finding, ...] = get_args(Finding)
+"""What the marrow of a vertebra may show."""
+
 
 @dataclass(frozen=True)
 class Element:
@@ -76,7 +80,7 @@ class Element:
     """Of a disc: 1 young and bright, 0 dark."""
     bulge: float = 0.0
     """Of a disc, in mm to the back."""
-    finding: Literal["", "haemangioma", "node", "oedema"] = ""
+    finding: Finding | None = None
     """Of a vertebra."""
 
     @property
@@ -184,11 +188,7 @@ def _draw_spine(
             height *= 0.85
             body_wedge -= np.radians(random.uniform(5, 12))
         y, z, tilt, body = _stack(y, z, tilt, height, body_wedge)
-        finding = (
-            str(random.choice(["haemangioma", "node", "oedema"]))
-            if random.random() < 0.12 * pathology
-            else ""
-        )
+        finding = FINDINGS[random.choice(len(FINDINGS))] if random.random() < 0.12 * pathology else None
         elements.append(
             Element("vertebra", level.label, *body, depth, width, height, body_wedge, finding=finding)
         )

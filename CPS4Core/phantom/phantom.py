@@ -64,15 +64,19 @@ def make_phantom(seed: int, options: PhantomOptions | None = None) -> Phantom:
         orientation = STORED_ORIENTATIONS[random.integers(len(STORED_ORIENTATIONS))]
     spacing = (protocol.pixel_mm, protocol.pixel_mm, protocol.slice_mm)
     origin = random.uniform(-60, 60, 3)
-    volumes = (image.clip(0, 32767).astype(np.int16), labels)
-    return Phantom(*(_as_image(each, spacing, origin, direction, orientation) for each in volumes), patient)
+    scan, truth = (
+        _as_image(array, spacing, origin, direction, orientation)
+        for array in (image.clip(0, 32767).astype(np.int16), labels)
+    )
+    return Phantom(scan, truth, patient)
 
 
 def _draw_protocol(random: np.random.Generator, patient: Patient, options: PhantomOptions) -> Protocol:
     pixel = random.uniform(*options.pixel_mm)
     extent = random.uniform(*options.field_of_view_mm)
     centre_z = random.normal(95, 22) * patient.size
-    spine_y = np.interp(centre_z, *zip(*sorted((each.z, each.y) for each in patient.elements), strict=True))
+    line = np.array(sorted((element.z, element.y) for element in patient.elements))
+    spine_y = np.interp(centre_z, line[:, 0], line[:, 1])
     return Protocol(
         slices=int(random.integers(options.slices[0], options.slices[1] + 1)),
         slice_mm=float(random.uniform(4.0, 4.8)),

@@ -238,8 +238,8 @@ class Scan:
         """Return smooth noise of about unit size over the grid; ``mm`` is its grain along each axis."""
         p = self.protocol
         grain = np.broadcast_to(mm, 3) / (p.slice_mm / SUB_SLICES, p.pixel_mm, p.pixel_mm)
-        fine = self.signal.shape
-        coarse = [int(np.ceil(count / max(each, 1.0))) + 1 for count, each in zip(fine, grain, strict=True)]
+        fine = self.x.shape
+        coarse = [int(np.ceil(count / max(cells, 1.0))) + 1 for count, cells in zip(fine, grain, strict=True)]
         texture = self.random.standard_normal(coarse).astype(np.float32)
         for axis in range(3):
             weights = _linear_weights(fine[axis], coarse[axis])
@@ -258,7 +258,7 @@ class Scan:
         """Average thin slices, blur, weight with the coil, add Rician noise."""
         p = self.protocol
         signal = self.signal.reshape(p.slices, SUB_SLICES, p.rows, p.columns).mean(1)
-        y, z, spine_y = (each[SUB_SLICES // 2 :: SUB_SLICES] for each in (self.y, self.z, self.spine_y))
+        y, z, spine_y = (field[SUB_SLICES // 2 :: SUB_SLICES] for field in (self.y, self.z, self.spine_y))
         signal = gaussian_filter(np.clip(signal, 0, None), (0, p.blur, p.blur)) ** p.gamma
         front = np.clip((y - spine_y + 32) / 10, 0, 1)
         signal = signal * (p.saturation + (1 - p.saturation) * front)

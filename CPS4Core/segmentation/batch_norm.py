@@ -14,6 +14,12 @@ from torch.distributed.nn.functional import all_reduce
 class BatchNorm2d(nn.BatchNorm2d):
     """``torch.nn.BatchNorm2d`` that averages its statistics over all processes while training."""
 
+    # Always there, in the form that is used here.
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(x)

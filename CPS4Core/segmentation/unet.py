@@ -56,7 +56,7 @@ class Decoder(nn.Module):
             [_doubling(below, here, upsampling) for here, below in zip(finer, coarser, strict=True)]
         )
         self.blocks = nn.ModuleList([ResidualBlock(2 * here, here) for here in finer])
-        self.head = nn.Conv2d(widths[0], classes, 1)
+        self.head: nn.Module = nn.Conv2d(widths[0], classes, 1)
 
     def features(self, encoded: list[Tensor], level: int = 0) -> Tensor:
         """Return the features of a level, shape (images, widths[level], H / 2^level, W / 2^level).

@@ -10,6 +10,7 @@ them nearer to what scanners make.)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -150,7 +151,7 @@ class Appearance:
 
     # Where and how large
 
-    def _view(self, patients: int, rows_columns: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def _view(self, patients: int, rows_columns: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return where each pixel of the images lies in the maps (for ``grid_sample``), and which lie in them."""
         rows, columns = rows_columns
         return view(
@@ -223,7 +224,7 @@ class Appearance:
 def view(
     draw: Appearance,
     count: int,
-    source: tuple[int, int],
+    source: Sequence[int],
     source_mm: float,
     *,
     turn: float,

@@ -6,6 +6,8 @@ the discs, and last the vertebral bodies.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from CPS4Core.synthesis.patient import Segment, SyntheticPatient
@@ -344,14 +346,12 @@ class Painter:
     def _texture(self, mm: float | tuple[float, float]) -> np.ndarray:
         """Return smooth noise of about unit size over the grid; ``mm`` is its grain along rows and columns."""
         grain = np.broadcast_to(mm, 2) / self.pixel
-        coarse = tuple(
-            int(np.ceil(count / max(cells, 1.0))) + 2
-            for count, cells in zip(self.codes.shape, grain, strict=True)
-        )
-        return smooth_noise(self.random, coarse, self.codes.shape)
+        fine = self.y.shape
+        coarse = [int(np.ceil(count / max(cells, 1.0))) + 2 for count, cells in zip(fine, grain, strict=True)]
+        return smooth_noise(self.random, coarse, fine)
 
 
-def smooth_noise(random: np.random.Generator, coarse: tuple[int, int], fine: tuple[int, int]) -> np.ndarray:
+def smooth_noise(random: np.random.Generator, coarse: Sequence[int], fine: Sequence[int]) -> np.ndarray:
     """Return noise drawn on a coarse grid and interpolated linearly to a fine one, float32."""
     noise = random.standard_normal(coarse).astype(np.float32)
     for axis in (0, 1):

@@ -128,7 +128,8 @@ class SyntheticPatient:
 
     def sideways(self, z: np.ndarray) -> np.ndarray:
         """Return the x of the spine's midline at heights z."""
-        return sum(a * np.sin(2 * np.pi * z / length + phase) for a, length, phase in self.curves)
+        waves = [a * np.sin(2 * np.pi * z / length + phase) for a, length, phase in self.curves]
+        return np.sum(waves, axis=0)
 
 
 def draw_synthetic_patient(random: np.random.Generator) -> SyntheticPatient:

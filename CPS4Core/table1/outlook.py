@@ -15,9 +15,10 @@ from CPS4Core.config import Settings
 from CPS4Core.data.dataset import DataSet
 from CPS4Core.data.splits import FILE, split_for_ratio
 from CPS4Core.errors import CPS4Error
-from CPS4Core.segmentation.methods.method import Batch
+from CPS4Core.segmentation.methods.method import Batch, TextTargets
 from CPS4Core.systems import find_method
 from CPS4Core.table1.plan import Training
+from CPS4Core.training.batches import to_device
 from CPS4Core.vision_language.model import build_model
 
 COPIES = 6
@@ -108,9 +109,8 @@ def measure(settings: Settings, device: torch.device) -> tuple[float, int]:
     method = find_method(settings.train.method).load()(settings.train).to(device)
     x, maps = torch.randn(1, 1, *settings.input.size), torch.zeros(1, NUM_CLASSES, *settings.input.size)
     labels = torch.zeros(1, *settings.input.size, dtype=torch.long)
-    trust = torch.ones(labels.shape)
-    tensors = (tensor.to(device) for tensor in (x, labels, x, maps, labels, trust, maps))
-    batch = Batch(*tensors, progress=0.9)
+    text = TextTargets(maps, labels, torch.ones(labels.shape), maps)
+    batch = to_device(Batch(x, labels, x, text, progress=0.9), device)
     for _ in range(2):  # the first one warms up
         start = time.perf_counter()
         method(batch)["total"].backward()

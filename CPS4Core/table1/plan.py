@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from CPS4Core.config import Settings, load_settings
 from CPS4Core.errors import CPS4Error
-from CPS4Core.systems import find_method
 
 OURS = "cps4"
 RATIOS = (0.05, 0.1, 0.25, 0.5)
@@ -26,8 +25,8 @@ class Row:
     """Which losses of CPS4's stage 1; the settings' if None."""
 
     @property
-    def encoders(self) -> str:
-        """Name of its stage 1, which rows may share."""
+    def encoders(self) -> str | None:
+        """Name of its stage 1, which rows may share; None without text."""
         return self.objective if self.terms is None else f"{self.objective}-{self.terms}"
 
     def settings(self, preset: str, changes: Sequence[str], seed: int) -> Settings:
@@ -90,9 +89,8 @@ class Training:
     @property
     def encoders(self) -> str | None:
         """The folder of its stage 1, from that of the table; None without text."""
-        if not find_method(self.row.method).needs_text:
-            return None
-        return f"stage1/{self.ratio:g}/{self.row.encoders}/seed{self.seed}"
+        encoders = self.row.encoders
+        return None if encoders is None else f"stage1/{self.ratio:g}/{encoders}/seed{self.seed}"
 
 
 def plan(

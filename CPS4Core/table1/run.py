@@ -127,7 +127,7 @@ class Table:
 
     def _train(self, training: Training) -> None:
         settings, place = self.settings[training], self.output / training.place
-        common = {
+        common: dict[str, Any] = {
             "ratio": training.ratio,
             "device": self.device,
             "report": self._pass_on,

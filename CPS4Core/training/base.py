@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from CPS4Core.config import InputSettings
 from CPS4Core.data.slices import SliceStore
-from CPS4Core.devices import memory_format
+from CPS4Core.devices import memory_format, move
+from CPS4Core.errors import CPS4Error
 from CPS4Core.model_folder import ModelFolder, Weights, new_card
 from CPS4Core.synthesis.appearance import Appearance
 from CPS4Core.synthesis.bank import Bank
@@ -26,7 +27,8 @@ from CPS4Core.training.run import Run
 from CPS4Core.training.sampling import EndlessShuffle
 from CPS4Core.training.stage import Stage
 
-SOURCE = InputSettings(size=(256, 352), spacing_mm=1.0)
+SOURCE_MM = 1.0
+SOURCE = InputSettings(size=(256, 352), spacing_mm=SOURCE_MM)
 """How real slices are kept: finer and wider than the network's input, which is cut out of them at random."""
 WARM_UP = 200
 """Steps over which the learning rate rises."""
@@ -88,6 +90,7 @@ class BaseTraining(Stage[Loaded, Batch]):
 
     name = "base model"
     command = "base"
+    module: Learner
 
     def __init__(
         self,
@@ -100,6 +103,9 @@ class BaseTraining(Stage[Loaded, Batch]):
     ):
         base, seed = run.settings.base, run.settings.seed
         super().__init__(run, base.batch)
+        if run.settings.input.spacing_mm is None:
+            raise CPS4Error("The base model needs pixels of one size.", "Set input.spacing_mm, in mm.")
+        self.spacing_mm = run.settings.input.spacing_mm
         self.bank = bank
         self.steps_per_epoch = min(EPOCH, steps)
         self.epochs = -(-steps // self.steps_per_epoch)
@@ -109,7 +115,8 @@ class BaseTraining(Stage[Loaded, Batch]):
         self.order_labelled = None if labelled is None else EndlessShuffle(labelled.places, [seed, 32])
         self.order_unlabelled = None if unlabelled is None else EndlessShuffle(unlabelled.places, [seed, 34])
         self.layout = memory_format(self.device, training=True)
-        self.module = learner.to(self.device, memory_format=self.layout)
+        self.module = learner
+        move(self.module, self.device, self.layout)
         self.optimizer = torch.optim.AdamW(
             [parameter for parameter in learner.model.parameters() if parameter.requires_grad],
             lr=base.learning_rate,
@@ -126,11 +133,11 @@ class BaseTraining(Stage[Loaded, Batch]):
         synthetic, labelled, unlabelled = self.counts
         maps = torch.from_numpy(self.bank.maps(self.patients.take(step * synthetic, synthetic)))
         images = labels = other = torch.zeros(0, *SOURCE.size)
-        if labelled:
+        if labelled and self.order_labelled is not None:
             chosen = self.order_labelled.take(step * labelled, labelled)
             images = _stack(store.image(*place) for store, place in chosen)
             labels = _stack(store.label(*place) for store, place in chosen)
-        if unlabelled:
+        if unlabelled and self.order_unlabelled is not None:
             chosen = self.order_unlabelled.take(step * unlabelled, unlabelled)
             other = _stack(store.image(*place) for store, place in chosen)
         return Loaded(maps, images[:, None], labels, other[:, None])
@@ -138,21 +145,21 @@ class BaseTraining(Stage[Loaded, Batch]):
     def prepare(self, loaded: Loaded, step: int) -> Batch:
         seed = int(np.random.SeedSequence([self.settings.seed, 33, step]).generate_state(1)[0])
         generator = torch.Generator().manual_seed(seed)
-        draw = Appearance(self.settings.input.size, self.settings.input.spacing_mm, generator, self.device)
+        draw = Appearance(self.settings.input.size, self.spacing_mm, generator, self.device)
         images, labels = draw(loaded.maps)
         real = to_device(loaded, self.device)
         if len(real.labelled):
-            recast_images, recast_labels = recast(draw, real.labelled, real.labels, SOURCE.spacing_mm)
+            recast_images, recast_labels = recast(draw, real.labelled, real.labels, SOURCE_MM)
             images, labels = torch.cat([images, recast_images]), torch.cat([labels, recast_labels])
         images = images.contiguous(memory_format=self.layout)
         if not len(real.unlabelled):
             return Batch(images, labels)
-        weak, strong, seen = two_looks(draw, real.unlabelled, SOURCE.spacing_mm)
+        weak, strong, seen = two_looks(draw, real.unlabelled, SOURCE_MM)
         weak, strong = (look.contiguous(memory_format=self.layout) for look in (weak, strong))
         return Batch(images, labels, weak, strong, seen)
 
     def loss(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        if batch.weak is None:
+        if batch.strong is None:
             return module(batch.images, batch.labels)
         images = torch.cat([batch.images, batch.strong]).contiguous(memory_format=self.layout)
         return module(images, batch.labels, batch.weak, batch.seen)

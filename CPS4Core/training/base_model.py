@@ -266,7 +266,7 @@ def _assemble(
 ) -> None:
     """Write the model: both parts in half precision, and a card that says how it came about."""
     history = parts.history()
-    about = {
+    about: dict[str, Any] = {
         "name": "CPS4 base",
         "parts": history,
         "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},

@@ -31,12 +31,17 @@ class Learner(nn.Module):
 
     part: ClassVar[str]
     """Which part of a model folder the average is."""
+    average: nn.Module
 
     def __init__(self, model: nn.Module, decay: float):
         super().__init__()
         self.model = model
         self.average = deepcopy(model).requires_grad_(False)
         self.decay = decay
+
+    def start_from(self, network: ResidualUNet) -> None:
+        """Begin with a trained segmentation network."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def update_average(self, step: int) -> None:
@@ -50,22 +55,18 @@ class Learner(nn.Module):
                 value.copy_(theirs[name])
 
 
-class NetworkLearner(Learner):
-    """The segmentation network, on labelled and synthetic slices."""
+class _LearnerOfNetwork(Learner):
+    """The segmentation network, however it learns."""
 
     part = NETWORK
 
     def __init__(self, settings: Settings):
         super().__init__(ResidualUNet(settings.train.widths), settings.base.decay)
 
-    def start_from(self, network: nn.Module) -> None:
+    def start_from(self, network: ResidualUNet) -> None:
         """Begin with a trained network."""
         for module in (self.model, self.average):
             module.load_state_dict(network.state_dict())
-
-    def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Return the loss terms of slices (n, 1, H, W) with labels (n, H, W)."""
-        return self.supervised(self.model(images).float(), labels)
 
     def supervised(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return cross-entropy, Dice loss and their sum."""
@@ -73,26 +74,36 @@ class NetworkLearner(Learner):
         return terms | {"total": terms["cross_entropy"] + terms["dice"]}
 
 
+class NetworkLearner(_LearnerOfNetwork):
+    """The segmentation network, on labelled and synthetic slices."""
+
+    def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return the loss terms of slices (n, 1, H, W) with labels (n, H, W)."""
+        return self.supervised(self.model(images).float(), labels)
+
+
 class PromptLearner(Learner):
     """The encoders, by the objective of CPS4 (eq. 1-2)."""
 
     part = ENCODERS
+    model: ClassPromptModel
+    average: ClassPromptModel
 
     def __init__(self, model: ClassPromptModel, settings: Settings):
         super().__init__(model, settings.base.decay)
         self.settings = settings.pretrain
 
-    def start_from(self, network: nn.Module) -> None:
+    def start_from(self, network: ResidualUNet) -> None:
         """Begin with the trunk of a trained segmentation network."""
         for model in (self.model, self.average):
-            model.vision.start_from(network.state_dict())
+            model.start_from(network.state_dict())
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return the loss terms of slices (n, 1, H, W) with labels (n, H, W)."""
         return CPS4Objective(self.model, self.settings)(images, labels)
 
 
-class SemiSupervisedLearner(NetworkLearner):
+class SemiSupervisedLearner(_LearnerOfNetwork):
     """Stage 2 of CPS4 on top: the averaged network teaches on unlabelled slices, helped by the class prompts.
 
     The teacher and the prompts see a slice as it is, the student in another look.
@@ -101,6 +112,8 @@ class SemiSupervisedLearner(NetworkLearner):
         settings: the whole settings; ``base`` and ``train.widths`` matter.
         encoders: trained and frozen.
     """
+
+    F_T: Tensor
 
     def __init__(self, settings: Settings, encoders: ClassPromptModel):
         super().__init__(settings)

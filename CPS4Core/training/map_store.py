@@ -23,6 +23,16 @@ from CPS4Core.vision_language.model import ClassPromptModel
 
 
 @dataclass(frozen=True)
+class StoredMaps:
+    """What is kept of the maps of some slices."""
+
+    attention: Tensor
+    """A, float32 in (0, 1), shape (slices, classes, h, w)."""
+    thresholds: Tensor
+    """Otsu's threshold of each map, float32, shape (slices, classes)."""
+
+
+@dataclass(frozen=True)
 class MapStore:
     """The attention maps and thresholds of cases."""
 
@@ -36,13 +46,12 @@ class MapStore:
         """Return Otsu's threshold of each class on Up(A) of one slice, float32, (classes,)."""
         return np.array(self.arrays.read(case, "thresholds")[k])
 
-    def stacked(self, slices: Sequence[tuple[str, int]]) -> tuple[Tensor, Tensor]:
-        """Return A and the thresholds of several slices, shapes (slices, classes, h, w) and (slices, classes)."""
+    def stacked(self, slices: Sequence[tuple[str, int]]) -> StoredMaps:
+        """Return what is kept of several slices."""
         pairs = ((self.attention(case, k), self.thresholds(case, k)) for case, k in slices)
-        attention, thresholds = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*pairs, strict=True))
-        return attention, thresholds
+        return StoredMaps(*(torch.from_numpy(np.stack(arrays)) for arrays in zip(*pairs, strict=True)))
 
-    def maps(self, case: str, k: int, size: tuple[int, int], least_peak: float) -> TextMaps:
+    def maps(self, case: str, k: int, size: Sequence[int], least_peak: float) -> TextMaps:
         """Return the text maps of one slice of ``size``."""
         A, thresholds = (torch.from_numpy(read(case, k)) for read in (self.attention, self.thresholds))
         return text_maps(A, size, thresholds=thresholds, least_peak=least_peak)

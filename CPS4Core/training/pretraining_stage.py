@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from CPS4Core.card import ENCODERS
 from CPS4Core.model_folder import ModelFolder, Weights, new_card
@@ -21,6 +22,7 @@ from CPS4Core.training.sampling import EndlessShuffle
 from CPS4Core.training.stage import Stage
 from CPS4Core.vision_language.maps import text_labels
 from CPS4Core.vision_language.model import build_model
+from CPS4Core.vision_language.objective import Objective
 
 PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.5, 10
 """The learning rate is halved after this many epochs without a better validation loss."""
@@ -49,6 +51,7 @@ class PretrainingStage(Stage[LabelledSlices, LabelledSlices]):
 
     name = "stage 1"
     command = "pretrain"
+    module: Objective
 
     def __init__(self, run: Run, inputs: TrainingInputs, start: ModelFolder | None = None):
         settings = run.settings
@@ -60,19 +63,16 @@ class PretrainingStage(Stage[LabelledSlices, LabelledSlices]):
         self.steps_per_epoch = -(-len(slices) // self.batch)
 
         torch.manual_seed(settings.seed)
-        new = start is None
-        model = build_model(settings.encoders, settings.input.size) if new else start.load_encoders()
+        model = (
+            build_model(settings.encoders, settings.input.size) if start is None else start.load_encoders()
+        )
         objective = find_objective(settings.pretrain.objective).load()
         self.module = objective(model, settings.pretrain).to(self.device)
         self.optimizer = torch.optim.Adam(self._parameters(), lr=settings.pretrain.learning_rate)
         self.schedule = (
             cosine_schedule(self.optimizer, self.total_steps, settings.pretrain.warm_up)
             if settings.pretrain.schedule == "cosine"
-            else torch.optim.lr_scheduler.ReduceLROnPlateau(
-                self.optimizer,
-                factor=PLATEAU_FACTOR,
-                patience=PLATEAU_PATIENCE,
-            )
+            else ReduceLROnPlateau(self.optimizer, factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE)
         )
 
     def load(self, step: int) -> LabelledSlices:
@@ -102,12 +102,12 @@ class PretrainingStage(Stage[LabelledSlices, LabelledSlices]):
         return -metrics["validation_total"]
 
     def after_step(self, step: int) -> None:
-        super().after_step(step)
+        self.module.after_step(step)
         if self.settings.pretrain.schedule == "cosine":
             self.schedule.step()
 
     def end_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
-        if metrics and self.settings.pretrain.schedule == "plateau":
+        if metrics and isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step(metrics["validation_total"])
 
     def first_metrics(self) -> dict[str, float]:

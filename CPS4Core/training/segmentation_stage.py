@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,14 +11,14 @@ from torch import Tensor
 from CPS4Core.card import NETWORK, TEACHER
 from CPS4Core.class_table import short_name
 from CPS4Core.data.augment import Augmentation
-from CPS4Core.devices import memory_format
+from CPS4Core.devices import memory_format, move
 from CPS4Core.evaluation.metrics import mean_scores
 from CPS4Core.model_folder import ModelFolder, Weights, new_card
-from CPS4Core.segmentation.methods.method import Batch
+from CPS4Core.segmentation.methods.method import Batch, Method, TextTargets
 from CPS4Core.systems import find_method
 from CPS4Core.training.batches import to_device
 from CPS4Core.training.inputs import TrainingInputs
-from CPS4Core.training.map_store import MapStore
+from CPS4Core.training.map_store import MapStore, StoredMaps
 from CPS4Core.training.rates import cosine_schedule
 from CPS4Core.training.run import Run
 from CPS4Core.training.sampling import EndlessShuffle
@@ -40,10 +40,8 @@ class LoadedSlices:
     """y_g, uint8, ``IGNORE`` where unknown, shape (n, H, W)."""
     unlabelled: Tensor | None
     """x_u, standardised, shape (n, 1, H, W); None for a method without."""
-    attention: Tensor | None
-    """A of x_u, shape (n, classes, h, w); None for a method without text."""
-    thresholds: Tensor | None
-    """Otsu's threshold of each map in ``attention``, shape (n, classes)."""
+    maps: StoredMaps | None
+    """Of x_u; None for a method without text."""
     place: int
     """Of the first slice (see ``Stage.first_place``)."""
 
@@ -61,6 +59,7 @@ class SegmentationStage(Stage[LoadedSlices, Batch]):
 
     name = "stage 2"
     command = "train"
+    module: Method
 
     def __init__(
         self,
@@ -89,7 +88,7 @@ class SegmentationStage(Stage[LoadedSlices, Batch]):
         if start is not None:
             self.module.start_from(start.load_network().state_dict())
         self.layout = memory_format(self.device, training=True)
-        self.module.to(self.device, memory_format=self.layout)
+        move(self.module, self.device, self.layout)
         self.optimizer = torch.optim.Adam(
             [parameter for parameter in self.module.parameters() if parameter.requires_grad],
             lr=train.learning_rate,
@@ -109,40 +108,41 @@ class SegmentationStage(Stage[LoadedSlices, Batch]):
         place = self.first_place(step)
         labelled = self.labelled.take(place, self.share)
         x_l, y_g = self.inputs.images(labelled), self.inputs.labels(labelled)
-        x_u = attention = thresholds = None
+        x_u = maps = None
         if self.unlabelled is not None:
             unlabelled = self.unlabelled.take(place, self.share)
             x_u = self.inputs.images(unlabelled)
-            if self.maps is not None:
-                attention, thresholds = self.maps.stacked(unlabelled)
-        return LoadedSlices(x_l, y_g, x_u, attention, thresholds, place)
+            maps = None if self.maps is None else self.maps.stacked(unlabelled)
+        return LoadedSlices(x_l, y_g, x_u, maps, place)
 
     def prepare(self, loaded: LoadedSlices, step: int) -> Batch:
         """Augment the slices, and their text maps with them."""
         slices = to_device(loaded, self.device)
         change_l, change_u = (self.draw_changes(loaded.place, stream) for stream in (21, 22))
         x_l, x_u = change_l.images(slices.labelled), slices.unlabelled
-        batch = Batch(
+        return Batch(
             labelled=x_l.contiguous(memory_format=self.layout),
             labels=change_l.labels(slices.labels),
             unlabelled=x_l[:0] if x_u is None else change_u.images(x_u).contiguous(memory_format=self.layout),
+            text_targets=self._text_targets(slices.maps, change_u),
             progress=step / self.total_steps,
         )
-        return batch if slices.attention is None else self._with_text(batch, slices, change_u)
 
-    def _with_text(self, batch: Batch, slices: LoadedSlices, change: Augmentation) -> Batch:
-        """Return the batch with the text maps of its unlabelled slices (eq. 3), as far as they are trusted."""
+    def _text_targets(self, stored: StoredMaps | None, change: Augmentation) -> TextTargets | None:
+        """Return what the text maps of the unlabelled slices (eq. 3) say, as far as they are trusted."""
+        if stored is None or self.trust is None:
+            return None
         maps = text_maps(
-            slices.attention,
+            stored.attention,
             self.settings.input.size,
-            thresholds=slices.thresholds,
+            thresholds=stored.thresholds,
             least_peak=self.settings.train.least_peak,
             change=change,
         )
-        return replace(batch, **text_targets(maps, self.trust.to(self.device), self.settings.train))
+        return text_targets(maps, self.trust.to(self.device), self.settings.train)
 
     def after_step(self, step: int) -> None:
-        super().after_step(step)
+        self.module.after_step(step)
         if self.settings.train.schedule == "cosine":
             self.schedule.step()
 

@@ -73,9 +73,9 @@ class Stage(ABC, Generic[Loaded, Prepared]):
         """
         return module(batch)
 
+    @abstractmethod
     def after_step(self, step: int) -> None:
         """Do what follows the optimiser; ``step`` counts from 1."""
-        self.module.after_step(step)
 
     @abstractmethod
     def validate(self) -> dict[str, float]:

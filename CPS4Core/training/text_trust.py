@@ -13,6 +13,7 @@ from torch import Tensor
 
 from CPS4Core.class_table import BACKGROUND, IGNORE, NUM_CLASSES
 from CPS4Core.config import Settings, TrainSettings
+from CPS4Core.segmentation.methods.method import TextTargets
 from CPS4Core.training.inputs import TrainingInputs
 from CPS4Core.training.map_store import MapStore
 from CPS4Core.vision_language.maps import TextMaps, merge_maps
@@ -36,8 +37,8 @@ def trust_in(maps: MapStore, inputs: TrainingInputs, settings: Settings) -> Tens
     return measure_text_trust(stacked, labels, settings.train.least_trust)
 
 
-def text_targets(maps: TextMaps, trust: Tensor, settings: TrainSettings) -> dict[str, Tensor]:
-    """Return what the text says of slices, as far as it is trusted: the fields ``text_...`` of a ``Batch``.
+def text_targets(maps: TextMaps, trust: Tensor, settings: TrainSettings) -> TextTargets:
+    """Return what the text says of slices, as far as it is trusted.
 
     Args:
         maps: of the slices, shape (slices, classes, H, W).
@@ -48,12 +49,12 @@ def text_targets(maps: TextMaps, trust: Tensor, settings: TrainSettings) -> dict
     trusted = maps.binary & (of_class > 0)
     strength = maps.attention if settings.merged_by == "attention" else maps.over_threshold
     labels = merge_maps(trusted, strength, BACKGROUND if settings.unmapped == "background" else IGNORE)
-    return {
-        "text_maps": maps.binary * of_class,
-        "text_labels": labels,
-        "text_trust": trust[labels.masked_fill(labels == IGNORE, BACKGROUND)],
-        "text_certainty": maps.attention * maps.binary * of_class,
-    }
+    return TextTargets(
+        maps=maps.binary * of_class,
+        labels=labels,
+        trust=trust[labels.masked_fill(labels == IGNORE, BACKGROUND)],
+        certainty=maps.attention * maps.binary * of_class,
+    )
 
 
 def measure_text_trust(

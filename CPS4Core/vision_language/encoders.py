@@ -9,10 +9,10 @@ timm and transformers, which take seconds to import, are imported where an encod
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,9 @@ from CPS4Core.files import read_json
 from CPS4Core.vision_language import trunk
 from CPS4Core.vision_language.trunk import UNetVisionEncoder
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 WEIGHTS = "model.safetensors"
 PROMPTS_KEPT = 256
 """Lists of prompts whose tokens a frozen text encoder remembers."""
@@ -36,18 +39,19 @@ class VisionEncoder(nn.Module):
     """A vision transformer that returns its tokens.
 
     Args:
-        model: a timm vision transformer with one input channel.
+        model: a timm vision transformer with one input channel; timm has several classes of them.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):
         super().__init__()
         self.model = model
         self.width: int = model.num_features
-        self.patch: tuple[int, int] = tuple(model.patch_embed.patch_size)
+        self.patch: tuple[int, int] = model.patch_embed.patch_size
 
-    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+    def grid(self, size: Sequence[int]) -> tuple[int, int]:
         """Return (h, w), the tokens along each axis of an image of ``size`` (H, W)."""
-        return tuple(max(1, round(pixels / patch)) for pixels, patch in zip(size, self.patch, strict=True))
+        h, w = (max(1, round(pixels / patch)) for pixels, patch in zip(size, self.patch, strict=True))
+        return h, w
 
     def tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Encode slices (images, 1, H, W) into one token each and their patch tokens.
@@ -76,7 +80,7 @@ class TextEncoder(nn.Module):
         token: which token stands for the prompt: [CLS] of the last hidden state, or the mean of all tokens.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, token: str):
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, token: str):
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer

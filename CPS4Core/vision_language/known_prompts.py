@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from CPS4Core.errors import CPS4Error
+from CPS4Core.vision_language.encoders import TextEncoder
 
 
 class KnownPrompts(nn.Module):
@@ -23,16 +24,18 @@ class KnownPrompts(nn.Module):
         load: returns the encoder, a module that encodes a list of prompts; called once, when it is needed.
     """
 
-    def __init__(self, prompts: Sequence[str], width: int, load: Callable[[], nn.Module]):
+    tokens: Tensor
+
+    def __init__(self, prompts: Sequence[str], width: int, load: Callable[[], TextEncoder]):
         super().__init__()
         self.width = width
         self.register_buffer("tokens", torch.zeros(len(prompts), width))
         self._place = {prompt: place for place, prompt in enumerate(prompts)}
         self._load = load
-        self._encoder: list[nn.Module] = []  # not a child: its weights are not the model's
+        self._encoder: list[TextEncoder] = []  # not a child: its weights are not the model's
 
     @classmethod
-    def of(cls, encoder: nn.Module, prompts: Sequence[str]) -> KnownPrompts:
+    def of(cls, encoder: TextEncoder, prompts: Sequence[str]) -> KnownPrompts:
         """Keep the tokens that ``encoder`` gives ``prompts``."""
         known = cls(prompts, encoder.width, lambda: encoder)
         with torch.no_grad():

@@ -6,6 +6,7 @@ the class at the resolution of A, N the number of classes present in the image, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -66,7 +67,7 @@ def pixel_attention_loss(
 
 
 def token_masks(
-    labels: Tensor, grid: tuple[int, int], coverage: float | Literal["share"] = 0.0
+    labels: Tensor, grid: Sequence[int], coverage: float | Literal["share"] = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Return M of every class on the token grid, and where the truth is known.
 
@@ -81,10 +82,11 @@ def token_masks(
         M, bool, or float32 with ``"share"``, shape (images, classes, h, w), and the valid locations, bool, shape
         (images, h, w): those with no ignored pixel.
     """
+    h, w = grid
     known = labels != IGNORE
     one_hot = F.one_hot(labels.long() * known, NUM_CLASSES).movedim(-1, 1) * known.unsqueeze(1)
-    covered = F.adaptive_avg_pool2d(one_hot.float(), grid)
-    valid = F.adaptive_avg_pool2d(known.float().unsqueeze(1), grid).squeeze(1) > 1 - EPSILON
+    covered = F.adaptive_avg_pool2d(one_hot.float(), (h, w))
+    valid = F.adaptive_avg_pool2d(known.float().unsqueeze(1), (h, w)).squeeze(1) > 1 - EPSILON
     return covered if coverage == "share" else covered > coverage, valid
 
 

@@ -5,6 +5,7 @@ y_text_i = OTSU(Up(F_I F_T,i^T)),   y_text = stack_i(y_text_i)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +48,7 @@ class TextMaps:
 
 def text_maps(
     A: Tensor,
-    size: tuple[int, int],
+    size: Sequence[int],
     *,
     thresholds: Tensor | None = None,
     least_peak: float = 0.0,
@@ -73,7 +74,7 @@ def text_maps(
     return TextMaps(upsampled, thresholds, binary)
 
 
-def upsample(attention: Tensor, size: tuple[int, int]) -> Tensor:
+def upsample(attention: Tensor, size: Sequence[int]) -> Tensor:
     """Up of eq. 3, bilinear: (..., classes, h, w) to (..., classes, H, W)."""
     flat = attention.reshape(-1, 1, *attention.shape[-2:])
     return F.interpolate(flat, size=size, mode="bilinear", align_corners=False).reshape(

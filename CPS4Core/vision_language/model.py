@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from CPS4Core.class_table import class_prompts
 from CPS4Core.config import EncoderSettings
 from CPS4Core.errors import CPS4Error
+from CPS4Core.vision_language import trunk
 from CPS4Core.vision_language.encoders import (
     TextEncoder,
     VisionEncoder,
@@ -19,6 +20,7 @@ from CPS4Core.vision_language.encoders import (
     rebuild_text_encoder,
 )
 from CPS4Core.vision_language.known_prompts import KnownPrompts
+from CPS4Core.vision_language.trunk import UNetVisionEncoder
 
 
 class ClassPromptModel(nn.Module):
@@ -30,7 +32,12 @@ class ClassPromptModel(nn.Module):
         settings: the joint space and how similarity becomes attention.
     """
 
-    def __init__(self, vision: VisionEncoder, text: TextEncoder, settings: EncoderSettings):
+    def __init__(
+        self,
+        vision: VisionEncoder | UNetVisionEncoder,
+        text: TextEncoder | KnownPrompts,
+        settings: EncoderSettings,
+    ):
         super().__init__()
         self.vision = vision
         self.text = text
@@ -93,12 +100,25 @@ class ClassPromptModel(nn.Module):
         """Return the 20 class prompts of this model, in label order."""
         return class_prompts(self.settings.prompt_names, self.settings.prompt_template)
 
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Begin with the weights of a segmentation network, whose encoder the vision encoder then is.
+
+        Raises:
+            CPS4Error: if the vision encoder is no residual U-Net.
+        """
+        if not isinstance(self.vision, UNetVisionEncoder):
+            raise CPS4Error(
+                "A vision transformer cannot begin with a segmentation network.",
+                f"Set encoders.vision to {trunk.NAME!r}.",
+            )
+        self.vision.start_from(weights)
+
     @torch.no_grad()
     def centre_prompts(self) -> None:
         """Shift the projection of prompts so that the mean of the class prompts falls on the origin."""
         was_training = self.text.training
         mean = self.project_prompt(self.text.eval()(self.class_prompts())).mean(0)
-        self.project_prompt.bias -= mean
+        self.project_prompt.bias.sub_(mean)
         self.text.train(was_training)
 
     @torch.no_grad()
@@ -118,7 +138,7 @@ def build_model(settings: EncoderSettings, size: tuple[int, int]) -> ClassPrompt
     text = build_text_encoder(settings)
     model = ClassPromptModel(vision, text, settings)
     prompts = model.class_prompts()
-    if len({tuple(words) for words in model.text.tokenizer(prompts)["input_ids"]}) < len(prompts):
+    if len({tuple(words) for words in text.tokenizer(prompts)["input_ids"]}) < len(prompts):
         # A tokenizer that lost its list of words reads each of them as unknown, and says nothing.
         raise CPS4Error(
             f"The text encoder {settings.text!r} reads several class prompts as the same text.",

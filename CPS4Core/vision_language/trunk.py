@@ -42,11 +42,10 @@ class UNetVisionEncoder(nn.Module):
         mine = self.network.state_dict()
         self.network.load_state_dict({name: weights[name] for name in mine})
 
-    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+    def grid(self, size: Sequence[int]) -> tuple[int, int]:
         """Return (h, w), the tokens along each axis of an image of ``size`` (H, W)."""
-        return tuple(
-            max(1, round(pixels / self._multiple)) * self._multiple // self.patch[0] for pixels in size
-        )
+        h, w = (max(1, round(pixels / self._multiple)) * self._multiple // self.patch[0] for pixels in size)
+        return h, w
 
     def tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Encode slices (images, 1, H, W) into one token each and their patch tokens.

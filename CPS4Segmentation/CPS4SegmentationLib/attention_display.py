@@ -6,7 +6,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from CPS4Core.class_table import BY_LABEL
+from CPS4Core.class_table import structure_of
 from CPS4SegmentationLib.parameters import Parameters
 
 COLOURS = "vtkMRMLColorTableNodeFileInferno.txt"
@@ -116,10 +116,10 @@ class AttentionDisplay:
             colours.SetAttribute("CPS4.Binary", "1")
             colours.SetHideFromEditors(True)
             display.SetAndObserveColorNodeID(colours.GetID())
-        structure = BY_LABEL.get(label)
+        structure = structure_of(label)
         colour = structure.color if structure is not None else FREE_PROMPT_COLOUR
         name = structure.short if structure is not None else "prompt"
-        colours.SetColor(1, name, *(each / 255 for each in colour), 1)
+        colours.SetColor(1, name, *(channel / 255 for channel in colour), 1)
 
 
 def is_side_by_side() -> bool:

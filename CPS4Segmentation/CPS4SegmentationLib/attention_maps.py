@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from CPS4Core.class_table import HEAD_TO_TAIL, short_name
+from CPS4Core.class_table import BACKGROUND, HEAD_TO_TAIL, short_name
 from CPS4Core.events import Artifact
 
 PRESENT = 0.5
 """A class counts as present where its attention reaches this somewhere in the volume."""
 
-CLASSES = (*(short_name(label) for label in HEAD_TO_TAIL), short_name(0))
+LABELS = (*HEAD_TO_TAIL, BACKGROUND)
 """The rows of the table: the structures from head to tail, then the background."""
+CLASSES = tuple(short_name(label) for label in LABELS)
+"""Their names."""
 
 
 @dataclass(frozen=True)

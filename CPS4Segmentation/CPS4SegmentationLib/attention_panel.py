@@ -12,14 +12,11 @@ import slicer
 from slicer.i18n import tr as _
 
 from CPS4Core.card import ENCODERS
-from CPS4Core.class_table import BACKGROUND, BY_LABEL, class_name, find_label, short_name
+from CPS4Core.class_table import class_name, find_label, short_name, structure_of
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Event, Failed, Finished, Progress
-from CPS4SegmentationLib.attention_display import (
-    AttentionDisplay,
-    show_side_by_side,
-)
-from CPS4SegmentationLib.attention_maps import CLASSES, AttentionMap, dice
+from CPS4SegmentationLib.attention_display import FREE_PROMPT_COLOUR, AttentionDisplay, show_side_by_side
+from CPS4SegmentationLib.attention_maps import CLASSES, LABELS, AttentionMap, dice
 from CPS4SegmentationLib.logic import CPS4SegmentationLogic, in_words, show_error
 from CPS4SegmentationLib.panel import Panel, fit_to_contents
 from CPS4SegmentationLib.progress import ProgressDisplay
@@ -59,7 +56,7 @@ class AttentionPanel(Panel):
             return
         text = _key(text)
         self._forget_old_maps()
-        self.parameters.prompt = text
+        self.scene.prompt = text
         if text in self._maps:
             self._display(text)
         else:
@@ -85,20 +82,20 @@ class AttentionPanel(Panel):
 
     def make_segment(self) -> None:
         """Add the shown binary map to the segmentation as a segment."""
-        shown = self._maps[self.parameters.prompt]
-        volume = self.parameters.inputVolume
-        node = self.parameters.segmentation
+        shown = self._maps[self.scene.prompt]
+        volume = self.scene.inputVolume
+        node = self.scene.segmentation
         if node is None or source_volume(node) is not volume:
             node = slicer.mrmlScene.AddNewNodeByClass(
                 "vtkMRMLSegmentationNode", _("{volume} prompts").format(volume=volume.GetName())
             )
             node.CreateDefaultDisplayNodes()
             node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-            self.parameters.segmentation = node
-        structure = BY_LABEL.get(shown.label)
-        colour = [each / 255 for each in structure.color] if structure else [1.0, 1.0, 1.0]
-        name = _("{prompt} (prompt)").format(prompt=self.parameters.prompt)
-        segment = node.GetSegmentation().AddEmptySegment("", name, colour)
+            self.scene.segmentation = node
+        structure = structure_of(shown.label)
+        colour = structure.color if structure is not None else FREE_PROMPT_COLOUR
+        name = _("{prompt} (prompt)").format(prompt=self.scene.prompt)
+        segment = node.GetSegmentation().AddEmptySegment("", name, [channel / 255 for channel in colour])
         set_mask(node, segment, shown.binary(), volume)
         self.say(_("Added the segment {name}.").format(name=name))
 
@@ -115,7 +112,7 @@ class AttentionPanel(Panel):
         except CPS4Error as error:
             show_error(error, self.logic.log)
             return
-        prompts = [self.parameters.prompt]
+        prompts = [self.scene.prompt]
         self.logic.worker.figure(model, self.logic.device, source, path, prompts, self._on_figure)
 
     def use_scene(self, parameters: Any) -> None:
@@ -135,7 +132,7 @@ class AttentionPanel(Panel):
             and self.logic.model is not None
             and self.parameters.inputVolume is not None
         )
-        shown = ready and self.parameters.prompt in self._maps
+        shown = ready and self.scene.prompt in self._maps
         for button in (self.ui.computeButton, self.ui.promptButton):
             button.enabled = ready
         for button in (self.ui.makeSegmentButton, self.ui.saveFigureButton, self.ui.hideButton):
@@ -147,7 +144,7 @@ class AttentionPanel(Panel):
         model = self.logic.checked_model(
             ENCODERS, _("The model was trained without prompts and has no attention maps.")
         )
-        return model, self.logic.volumes.path_of(self.parameters.inputVolume)
+        return model, self.logic.volumes.path_of(self.scene.inputVolume)
 
     def _compute(self, prompts: list[str]) -> None:
         try:
@@ -155,7 +152,7 @@ class AttentionPanel(Panel):
         except CPS4Error as error:
             show_error(error, self.logic.log)
             return
-        prompts = [each for each in prompts if each not in self._asked]
+        prompts = [prompt for prompt in prompts if prompt not in self._asked]
         if not prompts:
             return
         self._asked.update(prompts)
@@ -178,7 +175,7 @@ class AttentionPanel(Panel):
             self._asked.discard(text)
             self._maps[text] = AttentionMap.of(event)
             self._fill_row(text)
-            if text == self.parameters.prompt:
+            if text == self.scene.prompt:
                 self._display(text)
         elif isinstance(event, Failed | Finished):
             self._asked.difference_update(pending)
@@ -197,8 +194,8 @@ class AttentionPanel(Panel):
     def _display(self, text: str) -> None:
         shown = self._maps[text]
         title = text if shown.label is None else short_name(shown.label)
-        AttentionDisplay(self.parameters).show(
-            self.parameters.inputVolume, shown.attention(), shown.binary(), shown.label, title
+        AttentionDisplay(self.scene).show(
+            self.scene.inputVolume, shown.attention(), shown.binary(), shown.label, title
         )
         self.ui.promptLabel.text = _("{prompt} Peak attention {peak:.2f}.").format(
             prompt=f"“{shown.prompt}”", peak=shown.peak
@@ -228,17 +225,16 @@ class AttentionPanel(Panel):
         table = self.ui.classTable
         table.setRowCount(len(CLASSES))
         fit_to_contents(table, stretched=NAME)
-        for row, name in enumerate(CLASSES):
-            label = find_label(name)
-            item = qt.QTableWidgetItem(
-                f"{name}  {class_name(label)}" if label != BACKGROUND else class_name(label)
-            )
-            item.setToolTip(class_name(label))
+        for row, label in enumerate(LABELS):
+            structure = structure_of(label)
+            name = class_name(label)
+            item = qt.QTableWidgetItem(name if structure is None else f"{structure.short}  {name}")
+            item.setToolTip(name)
             pixels = qt.QPixmap(12, 12)
-            pixels.fill(qt.QColor(*(BY_LABEL[label].color if label in BY_LABEL else (0, 0, 0))))
+            pixels.fill(qt.QColor(*((0, 0, 0) if structure is None else structure.color)))
             item.setIcon(qt.QIcon(pixels))
             table.setItem(row, NAME, item)
-            self._fill_row(name)
+            self._fill_row(short_name(label))
 
     def _fill_row(self, name: str) -> None:
         if name not in CLASSES:

@@ -52,7 +52,7 @@ class TrainingCurves:
             title = f"{stage} {name.replace('_', ' ')}"
             self._points.setdefault(title, {})[step] = value
             if self._chart is not None:
-                self._update(title)
+                self._update(title, self._chart)
 
     def show(self) -> None:
         """Show the chart in a layout with a plot."""
@@ -61,14 +61,14 @@ class TrainingCurves:
             self._chart.SetTitle(_("Training"))
             self._chart.SetXAxisTitle(_("step"))
         for title in self._points:
-            self._update(title)
+            self._update(title, self._chart)
         slicer.modules.plots.logic().ShowChartInLayout(self._chart)
 
-    def _update(self, title: str) -> None:
+    def _update(self, title: str, chart: slicer.vtkMRMLPlotChartNode) -> None:
         if len(self._points[title]) < 2:  # one value is no curve, such as what a stage says at its end
             return
         if title not in self._tables:
-            self._add_series(title)
+            self._add_series(title, chart)
         steps, values = vtk.vtkDoubleArray(), vtk.vtkDoubleArray()
         steps.SetName("step")
         values.SetName(title)
@@ -80,7 +80,7 @@ class TrainingCurves:
         table.AddColumn(steps)
         table.AddColumn(values)
 
-    def _add_series(self, title: str) -> None:
+    def _add_series(self, title: str, chart: slicer.vtkMRMLPlotChartNode) -> None:
         table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", title)
         table.SetHideFromEditors(True)
         series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", title)
@@ -91,4 +91,4 @@ class TrainingCurves:
         series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleNone)
         series.SetColor(*COLOURS[len(self._tables) % len(COLOURS)])
         self._tables[title] = table
-        self._chart.AddAndObservePlotSeriesNodeID(series.GetID())
+        chart.AddAndObservePlotSeriesNodeID(series.GetID())

@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ class EngineProcess:
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """End the process now and tell nobody: close its input, wait, and kill it if it does not end by itself."""
-        self._on_event = self._on_end = lambda *_: None
+        self._on_event = lambda event: None
+        self._on_end = lambda code: None
         if self._ended:
             return
         self._ended = True
@@ -134,7 +136,11 @@ class EngineProcess:
             except ValueError:
                 self._take_line(line)
             else:
-                self._tell(lambda event=event: self._on_event(event))
+                self._tell(partial(self._pass_on, event))
+
+    def _pass_on(self, event: Event) -> None:
+        """Hand an event to whoever listens when its turn comes."""
+        self._on_event(event)
 
     def _take_line(self, line: str) -> None:
         """Take a line that is no event; the first one says which process the engine is."""

@@ -54,7 +54,8 @@ class Job:
 
     def close(self) -> None:
         """Stop now and wait for it; nobody is told any more."""
-        self._on_event = self._on_end = lambda *_: None
+        self._on_event = lambda event: None
+        self._on_end = lambda outcome: None
         if self._process is not None and self._process.running:
             self.stop()
             self._process.stop()

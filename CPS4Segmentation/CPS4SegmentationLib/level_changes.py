@@ -41,11 +41,15 @@ class LevelChanges:
         Raises:
             CPS4Error: if a name would leave the spine; nothing is changed.
         """
-        named = [(segment, moved(segment.GetName(), levels)) for segment in segments(self.node)]
-        if any(name is None for _segment, name in named):
-            raise CPS4Error(
-                _("The levels cannot move further: the last name is reached."), _("Move them the other way.")
-            )
+        named = []
+        for segment in segments(self.node):
+            name = moved(segment.GetName(), levels)
+            if name is None:
+                raise CPS4Error(
+                    _("The levels cannot move further: the last name is reached."),
+                    _("Move them the other way."),
+                )
+            named.append((segment, name))
         self._remember_names()
         for segment, name in named:
             name_segment(segment, name)
@@ -85,7 +89,10 @@ class LevelChanges:
 
     def _remember_names(self) -> None:
         """Make the names, colours and codes of now what ``undo`` brings back."""
-        before = {each: _Label.of(self._segmentation.GetSegment(each)) for each in segment_ids(self.node)}
+        before = {
+            segment_id: _Label.of(self._segmentation.GetSegment(segment_id))
+            for segment_id in segment_ids(self.node)
+        }
 
         def take_back() -> None:
             for segment_id, label in before.items():
@@ -101,7 +108,8 @@ class _Label:
     """What a segment is called, and the colour and the code that go with it."""
 
     name: str
-    colour: tuple[float, float, float]
+    colour: tuple[float, ...]
+    """Red, green and blue, 0 to 1."""
     code: str
 
     @classmethod
@@ -122,4 +130,4 @@ def name_segment(segment: slicer.vtkSegment, name: str) -> None:
         return
     structure = structure_named(name)
     colour = OUTSIDE_COLOUR if structure is None else structure.color
-    _Label(name, tuple(each / 255 for each in colour), terminology_entry(structure)).put_on(segment)
+    _Label(name, tuple(channel / 255 for channel in colour), terminology_entry(structure)).put_on(segment)

@@ -6,7 +6,7 @@ structure is lost and moving back restores every name.
 
 from __future__ import annotations
 
-from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, Structure, find_label
+from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, Structure, find_label, structure_of
 
 LADDER: tuple[str, ...] = (
     *(name for upper in range(1, 9) for name in (f"T{upper}", f"T{upper}/T{upper + 1}")),
@@ -42,7 +42,7 @@ def moved(name: str, levels: int) -> str | None:
 
 def structure_named(name: str) -> Structure | None:
     """Return the structure of the class table with this name, None if it is not in the table."""
-    return BY_LABEL.get(find_label(name))
+    return structure_of(find_label(name))
 
 
 def is_disc(name: str) -> bool:

@@ -28,7 +28,7 @@ MOST_LINES = 2000
 class CPS4SegmentationLogic(ScriptedLoadableModuleLogic):
     """Starts the engine, hands it volumes, and keeps what it says. Needs no widget."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
         self.folder = Path(tempfile.mkdtemp(prefix="cps4-", dir=slicer.app.temporaryPath))
         self.worker = WorkerClient(self.log)

@@ -31,6 +31,12 @@ class Panel:
         self.changed: Callable[[], None] = lambda: None
         """Called when the volume, the model or the segmentation changed, so that other panels can follow."""
 
+    @property
+    def scene(self) -> Parameters:
+        """The scene's parameters, for what can happen only while there is a scene."""
+        assert self.parameters is not None
+        return self.parameters
+
     def use_scene(self, parameters: Parameters) -> None:
         """Take the parameters of the scene, and keep them and the widgets equal."""
         self.disconnect()
@@ -41,7 +47,7 @@ class Panel:
     def disconnect(self) -> None:
         """Let the widgets and the scene's parameters go apart; what runs goes on."""
         if self._gui_tag is not None:
-            self.parameters.disconnectGui(self._gui_tag)
+            self.scene.disconnectGui(self._gui_tag)
             self._gui_tag = None
 
     def forget_scene(self) -> None:

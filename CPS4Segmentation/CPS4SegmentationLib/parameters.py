@@ -1,9 +1,14 @@
 """What the scene remembers: the nodes in use and the choices of the panels."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from slicer import vtkMRMLLabelMapVolumeNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer import (
+    vtkMRMLLabelMapVolumeNode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLScriptedModuleNode,
+    vtkMRMLSegmentationNode,
+)
 from slicer.parameterNodeWrapper import Default, WithinRange, parameterNodeWrapper
 
 
@@ -22,6 +27,18 @@ class _Fields:
     opacity: Annotated[float, WithinRange(0, 1), Default(0.5)]
     threshold: Annotated[float, WithinRange(0, 1), Default(0.1)]
     labelledPercent: Annotated[float, WithinRange(1, 100), Default(100.0)]
+    if TYPE_CHECKING:  # what the decorator adds
+        parameterNode: vtkMRMLScriptedModuleNode
+
+        def __init__(self, parameterNode: vtkMRMLScriptedModuleNode): ...
+
+        def connectGui(self, gui: Any) -> int: ...
+
+        def disconnectGui(self, guiTag: int) -> None: ...
+
+        def AddObserver(self, event: Any, callback: Callable, priority: float = 0.0) -> int: ...
+
+        def RemoveObserver(self, tag: int) -> None: ...
 
 
 class Parameters(_Fields):

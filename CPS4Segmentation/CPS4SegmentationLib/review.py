@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 
-from CPS4SegmentationLib.levels import is_disc, name_at, step_of
+from CPS4SegmentationLib.levels import LADDER, is_disc, step_of
 
 LOW_CONFIDENCE = 0.7
 SMALL = 0.35
@@ -99,10 +99,10 @@ def review(
         findings.append(finding)
     _flag_sizes(findings)
     _flag_confidence(findings)
-    _flag_asymmetry(findings, masks, ijk_to_ras)
+    _flag_asymmetry(findings, masks.values(), ijk_to_ras)
     _flag_order(findings)
     findings += _missing(findings)
-    return sorted(findings, key=lambda each: (-len(each.flags), _place(each)))
+    return sorted(findings, key=lambda finding: (-len(finding.flags), _place(finding)))
 
 
 def _place(finding: Finding) -> int:
@@ -112,57 +112,55 @@ def _place(finding: Finding) -> int:
 
 def _flag_sizes(findings: list[Finding]) -> None:
     for disc in (True, False):
-        same = [each for each in findings if step_of(each.name) is not None and is_disc(each.name) is disc]
-        usual = float(np.median([each.volume_ml for each in same])) if same else 0.0
-        for each in same:
-            if each.volume_ml == 0:
-                each.flags.append("empty")
-            elif each.volume_ml < SMALL * usual:
-                each.flags.append("too small")
-            elif each.volume_ml > LARGE * usual:
-                each.flags.append("too large")
+        same = [
+            found for found in findings if step_of(found.name) is not None and is_disc(found.name) is disc
+        ]
+        usual = float(np.median([found.volume_ml for found in same])) if same else 0.0
+        for found in same:
+            if found.volume_ml == 0:
+                found.flags.append("empty")
+            elif found.volume_ml < SMALL * usual:
+                found.flags.append("too small")
+            elif found.volume_ml > LARGE * usual:
+                found.flags.append("too large")
 
 
 def _flag_confidence(findings: list[Finding]) -> None:
-    for each in findings:
-        if round(each.confidence, 2) < LOW_CONFIDENCE:  # as it is shown
-            each.flags.append("low confidence")
+    for finding in findings:
+        if round(finding.confidence, 2) < LOW_CONFIDENCE:  # as it is shown
+            finding.flags.append("low confidence")
 
 
-def _flag_asymmetry(findings: list[Finding], masks: Mapping[str, np.ndarray], ijk_to_ras: np.ndarray) -> None:
-    centres = [each.centre[0] for each in findings if each.centre is not None]
+def _flag_asymmetry(findings: list[Finding], masks: Iterable[np.ndarray], ijk_to_ras: np.ndarray) -> None:
+    centres = [finding.centre[0] for finding in findings if finding.centre is not None]
     if not centres:
         return
     middle = float(np.median(centres))
-    for each in findings:
-        if right_left_difference(masks[each.segment], ijk_to_ras, middle) > ASYMMETRY:
-            each.flags.append("one-sided")
+    for finding, mask in zip(findings, masks, strict=True):
+        if right_left_difference(mask, ijk_to_ras, middle) > ASYMMETRY:
+            finding.flags.append("one-sided")
 
 
 def _flag_order(findings: list[Finding]) -> None:
     """Flag structures that lie above one that they should lie below, or that share their name with another."""
-    levels = sorted(
-        (each for each in findings if step_of(each.name) is not None and each.centre is not None), key=_place
-    )
-    for upper, lower in pairwise(levels):
+    levels = [found for found in findings if step_of(found.name) is not None]
+    heights = [(found, found.centre[2]) for found in sorted(levels, key=_place) if found.centre is not None]
+    for (upper, upper_height), (lower, lower_height) in pairwise(heights):
         if upper.name == lower.name:
             problem = "name used twice"
-        elif upper.centre[2] <= lower.centre[2]:
+        elif upper_height <= lower_height:
             problem = "out of order"
         else:
             continue
-        for each in (upper, lower):
-            if problem not in each.flags:
-                each.flags.append(problem)
+        for finding in (upper, lower):
+            if problem not in finding.flags:
+                finding.flags.append(problem)
 
 
 def _missing(findings: list[Finding]) -> list[Finding]:
     """Return the structures that are not there between those that are."""
-    steps = {step_of(each.name) for each in findings if each.volume_ml > 0} - {None}
+    steps = {step for found in findings if found.volume_ml > 0 and (step := step_of(found.name)) is not None}
     if not steps:
         return []
-    return [
-        Finding(name_at(step), flags=["missing"])
-        for step in range(min(steps), max(steps) + 1)
-        if step not in steps
-    ]
+    between = range(min(steps), max(steps) + 1)
+    return [Finding(LADDER[step], flags=["missing"]) for step in between if step not in steps]

@@ -119,7 +119,7 @@ class SegmentPanel(Panel):
             and not node.GetHideFromEditors()
         ]
 
-    def _enqueue(self, volumes: list[slicer.vtkMRMLScalarVolumeNode | None]) -> None:
+    def _enqueue(self, volumes: list[slicer.vtkMRMLScalarVolumeNode]) -> None:
         try:
             self.logic.checked_model(NETWORK, _("The model cannot segment: its stage 2 is not trained."))
             if len(volumes) == 1:
@@ -160,7 +160,7 @@ class SegmentPanel(Panel):
             job.device,
             job.source,
             job.result,
-            self.parameters.countLevels,
+            self.scene.countLevels,
             lambda event: self._on_event(job, event),
         )
 
@@ -199,7 +199,7 @@ class SegmentPanel(Panel):
         previous = result_of(volume, besides=node)
         if previous is not None and self._may_replace(previous):
             node = replace_content(previous, node)
-        self.parameters.segmentation = node
+        self.scene.segmentation = node
         self._check_result(job, node)
         if self.ui.show3DButton.checked:
             show_surfaces(node, True)

@@ -98,8 +98,9 @@ class TrainPanel(Panel):
 
     def use_model(self) -> None:
         """Choose the trained model under Segment."""
-        self.model_trained(self._model)
-        self.say(_("The model is chosen under Segment."))
+        if self._model is not None:
+            self.model_trained(self._model)
+            self.say(_("The model is chosen under Segment."))
 
     def add_case(self) -> None:
         """Add the current volume and its corrected segmentation to the data set."""
@@ -239,7 +240,7 @@ class TrainPanel(Panel):
 
     def _write_case(self) -> tuple[Path, Path]:
         """Write the volume and the labels of the current segmentation for the engine."""
-        node = self.parameters.segmentation
+        node = self.scene.segmentation
         volume = source_volume(node)
         if volume is None:
             raise CPS4Error(

@@ -113,7 +113,7 @@ class WorkerClient:
         self._checks.clear()
         if self._checking in self._requests:
             self._requests[self._checking].on_event = lambda event: None
-            self._process.send({"do": "cancel", "which": self._checking})
+            self._cancel_check()
 
     def cancel(self) -> None:
         """Stop the running request and those that wait; each still gets its last answer."""
@@ -135,11 +135,15 @@ class WorkerClient:
         self._in_use = (str(model), device)
         self._send({"model": str(model), "device": device, **fields}, on_event)
 
+    def _cancel_check(self) -> None:
+        if self._process is not None:
+            self._process.send({"do": "cancel", "which": self._checking})
+
     def _send(self, fields: dict[str, Any], on_event: Callable[[Event], None]) -> str:
         """Send a request and return its number; a running check makes way for it."""
         if self._checking in self._requests and not self._put_off:
             self._put_off = True
-            self._process.send({"do": "cancel", "which": self._checking})
+            self._cancel_check()
         self._count += 1
         request = Request(str(self._count), fields, on_event)
         self._requests[request.number] = request

@@ -7,7 +7,7 @@ import torch
 from CPS4Core.class_table import IGNORE, NUM_CLASSES
 from CPS4Core.config import load_settings
 from CPS4Core.segmentation.methods.cps4 import CPS4
-from CPS4Core.segmentation.methods.method import Batch
+from CPS4Core.segmentation.methods.method import Batch, TextTargets
 from CPS4Core.segmentation.pseudo_labels import enhance
 from CPS4Core.training.text_trust import measure_text_trust, text_targets
 from CPS4Core.vision_language.maps import TextMaps
@@ -73,27 +73,27 @@ ROW = (
 def test_eq_6_takes_trusted_classes_alone_and_weighs_each_pixel_with_the_trust_in_its_own():
     trust = trust_of(c0=0.1, c1=0.8, c2=0.6)
     found = targets(row(*ROW), trust)
-    assert found["text_labels"].tolist() == [[[1, 1, 2, 0, 0]]]
-    torch.testing.assert_close(found["text_trust"], torch.tensor([[[0.8, 0.8, 0.6, 0.1, 0.1]]]))
-    torch.testing.assert_close(found["text_maps"][0, 2, 0], torch.tensor([0.0, 0.6, 0.6, 0.0, 0.0]))
-    torch.testing.assert_close(found["text_certainty"][0, 1, 0, :2], torch.tensor([0.72, 0.48]))
-    assert not found["text_maps"][0, 3].any() and not found["text_certainty"][0, 3].any()
+    assert found.labels.tolist() == [[[1, 1, 2, 0, 0]]]
+    torch.testing.assert_close(found.trust, torch.tensor([[[0.8, 0.8, 0.6, 0.1, 0.1]]]))
+    torch.testing.assert_close(found.maps[0, 2, 0], torch.tensor([0.0, 0.6, 0.6, 0.0, 0.0]))
+    torch.testing.assert_close(found.certainty[0, 1, 0, :2], torch.tensor([0.72, 0.48]))
+    assert not found.maps[0, 3].any() and not found.certainty[0, 3].any()
     # With full trust in all, eq. 6 as written.
     plain = targets(row(*ROW), torch.ones(NUM_CLASSES))
-    assert plain["text_labels"].equal(row(*ROW).labels) and (plain["text_trust"] == 1).all()
+    assert plain.labels.equal(row(*ROW).labels) and (plain.trust == 1).all()
 
 
 def test_overlapping_maps_can_be_compared_over_their_own_thresholds():
     found = targets(row(*ROW), torch.ones(NUM_CLASSES), "merged_by=over_threshold")
     # 0.6 / 0.5 < 0.5 / 0.2, and 0.9 / 0.5 > 0.3 / 0.2.
-    assert found["text_labels"].tolist() == [[[1, 2, 3, 0, 0]]]
+    assert found.labels.tolist() == [[[1, 2, 3, 0, 0]]]
 
 
 def test_where_no_map_is_set_eq_6_is_silent_unless_the_background_is_sure():
     found = targets(row(*ROW), torch.ones(NUM_CLASSES), "unmapped=ignore")
-    assert found["text_labels"].tolist() == [[[1, 1, 3, IGNORE, 0]]]
+    assert found.labels.tolist() == [[[1, 1, 3, IGNORE, 0]]]
     untrusted = targets(row(*ROW), trust_of(c1=0.8), "unmapped=ignore")
-    assert untrusted["text_labels"].tolist() == [[[1, 1, IGNORE, IGNORE, IGNORE]]]
+    assert untrusted.labels.tolist() == [[[1, 1, IGNORE, IGNORE, IGNORE]]]
     assert [load_settings(preset).train.unmapped for preset in ("paper", "small")] == ["background", "ignore"]
 
 
@@ -110,10 +110,12 @@ def batch_with(labels, trust):
         labelled=images,
         labels=torch.zeros(2, 16, 32, dtype=torch.long),
         unlabelled=images,
-        text_maps=text * trust,
-        text_labels=text.argmax(1),
-        text_trust=torch.full((2, 16, 32), trust),
-        text_certainty=0.9 * text * trust,
+        text_targets=TextTargets(
+            maps=text * trust,
+            labels=text.argmax(1),
+            trust=torch.full((2, 16, 32), trust),
+            certainty=0.9 * text * trust,
+        ),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +45,8 @@ class BCP(TaughtMethod):
     """L_seg on the labelled parts + alpha L_seg on the pseudo-labelled parts of mixed slices."""
 
     average_buffers = False
+    best_score: Tensor
+    handed_over: Tensor
 
     @property
     def network(self) -> nn.Module:
@@ -117,7 +120,7 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return (cross_entropy(logits, labels) + dice_loss(logits, labels)) / 2
 
 
-def outside_box(size: tuple[int, int]) -> Tensor:
+def outside_box(size: Sequence[int]) -> Tensor:
     """Return the mask M, bool, shape ``size``: false in a box of ``BETA`` of each side at a random place."""
     M = torch.ones(size, dtype=torch.bool)
     height, width = (int(BETA * side) for side in size)

@@ -23,9 +23,10 @@ class DuSSSSegmentation(TaughtMethod):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         y_l, y_s = self.student_logits(batch)
-        target = merge(self.teacher(batch.unlabelled), batch.text_maps)
+        text = batch.text
+        target = merge(self.teacher(batch.unlabelled), text.maps)
         supervised = self.supervised_loss(y_l, batch.labels)
-        text_semi = cross_entropy(y_s, batch.text_labels, batch.text_trust)
+        text_semi = cross_entropy(y_s, text.labels, text.trust)
         merged_semi = cross_entropy(y_s, target)
         semi = (self.settings.text_weight * text_semi + merged_semi) / 2
         total = ramp(batch.progress, self.settings.ramp) * semi + supervised

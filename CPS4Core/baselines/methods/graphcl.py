@@ -49,7 +49,7 @@ class GraphCLText(GraphCL):
     """GraphCL whose pseudo-labels are the teacher's, enhanced by the class prompts."""
 
     def teacher_labels(self, batch: Batch) -> Tensor:
-        return enhance(self.teacher.logits(batch.unlabelled), batch.text_maps)
+        return enhance(self.teacher.logits(batch.unlabelled), batch.text.maps)
 
 
 class StructureAlignment(nn.Module):

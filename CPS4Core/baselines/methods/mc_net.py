@@ -42,7 +42,7 @@ class MCNet(Method):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         encoded = self.student.encode(torch.cat([batch.labelled, batch.unlabelled]))
         logits = [decoder(encoded) for decoder in (self.student.decoder, *self.decoders)]
-        supervised = sum(dice_loss(y[: len(batch.labelled)], batch.labels) for y in logits)
+        supervised = torch.stack([dice_loss(y[: len(batch.labelled)], batch.labels) for y in logits]).sum()
         p = [y.float().softmax(1) for y in logits]
         consistency = mutual_consistency(p, self.settings.baselines.mc_net.renormalise)
         total = supervised + CONSISTENCY_WEIGHT * ramp(batch.progress, 1.0) * consistency
@@ -63,7 +63,8 @@ def mutual_consistency(p: list[Tensor], renormalise: bool = False) -> Tensor:
         renormalise: scale what is sharpened to one over the classes.
     """
     sharp = [sharpen(p_i, renormalise) for p_i in p]
-    return sum((p[i] - sharp[j]).square().mean() for i, j in permutations(range(len(p)), 2))
+    pairs = permutations(range(len(p)), 2)
+    return torch.stack([(p[i] - sharp[j]).square().mean() for i, j in pairs]).sum()
 
 
 def sharpen(p: Tensor, renormalise: bool = False) -> Tensor:

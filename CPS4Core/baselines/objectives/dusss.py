@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from CPS4Core.baselines.captions import present_classes
 from CPS4Core.baselines.contrast import distinct_captions, evenly, matching_loss
+from CPS4Core.baselines.transformers import text_transformer
 from CPS4Core.config import PretrainSettings
 from CPS4Core.vision_language.model import ClassPromptModel
 from CPS4Core.vision_language.objective import Objective
@@ -96,7 +97,8 @@ class DuSSS(Objective):
             "masked_feature": contrast(self._images(masked_feature, of_image), image_key),
             "masked_image": contrast(self._images(masked_image, of_image), image_key),
         }
-        return {"total": sum(weight * terms[name] for name, weight in WEIGHTS.items()), **terms}
+        total = torch.stack([weight * terms[name] for name, weight in WEIGHTS.items()]).sum()
+        return {"total": total, **terms}
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
@@ -121,7 +123,7 @@ class DuSSS(Objective):
         """Return the captions and their words, by the momentum copy."""
         with torch.no_grad():
             whole = self.momentum.prompt_tokens(captions)
-            hidden, real = self.momentum.text.words(captions)
+            hidden, real = text_transformer(self.momentum).words(captions)
             is_word = real[:, 2:]  # a token between [CLS] and [SEP] is one that another follows
             words = F.normalize(self.momentum.project_prompt(hidden[:, 1:-1][is_word]).float(), dim=-1)
         return self._texts(whole, caption), self._texts(words, is_word.nonzero()[:, 0])

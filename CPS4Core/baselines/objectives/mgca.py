@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from CPS4Core.baselines.captions import present_classes, same_caption
 from CPS4Core.baselines.contrast import distinct_captions, info_nce, similarity
+from CPS4Core.baselines.transformers import text_transformer, vision_transformer
 from CPS4Core.config import PretrainSettings
 from CPS4Core.vision_language.model import ClassPromptModel
 from CPS4Core.vision_language.objective import Objective
@@ -48,8 +49,8 @@ class MGCA(Objective):
         self.words_to_patches = nn.MultiheadAttention(dimension, num_heads=1, bias=False, batch_first=True)
         self.prototypes = nn.Parameter(torch.randn(PROTOTYPES, dimension))
         # Fused attention returns no weights.
-        model.text.model.set_attn_implementation("eager")
-        model.vision.model.blocks[-1].attn.fused_attn = False
+        text_transformer(model).model.set_attn_implementation("eager")
+        vision_transformer(model).model.blocks[-1].attn.fused_attn = False
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         present = present_classes(labels)
@@ -82,7 +83,7 @@ class MGCA(Objective):
             Unit vectors, shapes (images, dimension) and (images, patches, dimension); weights of sum one, shape
             (images, patches).
         """
-        vision = self.model.vision.model
+        vision = vision_transformer(self.model).model
         with watched(vision.blocks[-1].attn.attn_drop) as seen:
             image_tokens, patches = self.model.image_tokens(images)
         attention = seen[0][:, :, 0, vision.num_prefix_tokens :].float().mean(1)
@@ -98,8 +99,9 @@ class MGCA(Objective):
         Returns:
             Unit vectors, shape (captions, longest, dimension); bool and weights of sum one, shape (captions, longest).
         """
-        with watched(self.model.text.model, output_attentions=True) as seen:
-            hidden, real = self.model.text.words(captions)
+        text = text_transformer(self.model)
+        with watched(text.model, output_attentions=True) as seen:
+            hidden, real = text.words(captions)
         is_word = real[:, 2:]  # a token between [CLS] and [SEP] is one that another follows
         words = F.normalize(self.model.project_prompt(hidden[:, 1:-1]).float(), dim=-1)
         attention = seen[0].attentions[-1][:, :, 0, 1:-1].float().mean(1)

@@ -15,14 +15,14 @@ class CPS4(TaughtMethod):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         y_l, y_s = self.student_logits(batch)  # eq. 4
-        z_t = self.teacher.logits(batch.unlabelled)
-        target = enhance(z_t, batch.text_maps, self.settings.enhanced_target, self.settings.teacher_weight)
+        z_t, text = self.teacher.logits(batch.unlabelled), batch.text
+        target = enhance(z_t, text.maps, self.settings.enhanced_target, self.settings.teacher_weight)
         if self.settings.confidence:
-            certainty = torch.maximum(z_t.softmax(1), batch.text_certainty)
+            certainty = torch.maximum(z_t.softmax(1), text.certainty)
             target = keep_confident(target, certainty, self.settings.confidence)
 
         supervised = self.supervised_loss(y_l, batch.labels)  # eq. 5
-        semi_text = cross_entropy(y_s, batch.text_labels, batch.text_trust)  # eq. 6
+        semi_text = cross_entropy(y_s, text.labels, text.trust)  # eq. 6
         semi_enhance = cross_entropy(y_s, target)  # eq. 7
         semi = (self.settings.text_weight * semi_text + semi_enhance) / 2
         total = ramp(batch.progress, self.settings.ramp) * semi + supervised

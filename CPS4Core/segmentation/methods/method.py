@@ -15,6 +15,20 @@ from CPS4Core.segmentation.unet import ResidualUNet
 
 
 @dataclass(frozen=True)
+class TextTargets:
+    """What the class prompts say of the unlabelled slices of a step (eq. 3), as far as they are trusted."""
+
+    maps: Tensor
+    """y_text, the stacked binary maps, each times the trust in its class, shape (m, classes, H, W)."""
+    labels: Tensor
+    """The trusted maps merged into labels, int64, ``IGNORE`` where they say nothing, shape (m, H, W)."""
+    trust: Tensor
+    """Trust in the class of each pixel of ``labels``, 0 to 1, shape (m, H, W)."""
+    certainty: Tensor
+    """Attention of each class where its map is set, times the trust in it, 0 to 1, shape (m, classes, H, W)."""
+
+
+@dataclass(frozen=True)
 class Batch:
     """The slices of one training step, already augmented."""
 
@@ -24,16 +38,16 @@ class Batch:
     """y_g, int64, ``IGNORE`` where unknown, shape (n, H, W)."""
     unlabelled: Tensor
     """x_u, standardised, shape (m, 1, H, W)."""
-    text_maps: Tensor | None = None
-    """y_text of x_u, the stacked binary maps of eq. 3, each times the trust in its class, shape (m, classes, H, W)."""
-    text_labels: Tensor | None = None
-    """The trusted maps merged into labels, int64, ``IGNORE`` where they say nothing, shape (m, H, W)."""
-    text_trust: Tensor | None = None
-    """Trust in the class of each pixel of ``text_labels``, 0 to 1, shape (m, H, W)."""
-    text_certainty: Tensor | None = None
-    """Attention of each class where its map is set, times the trust in it, 0 to 1, shape (m, classes, H, W)."""
+    text_targets: TextTargets | None = None
+    """Of x_u; None for a method without text."""
     progress: float = 0.0
     """Share of the training done, 0 to 1."""
+
+    @property
+    def text(self) -> TextTargets:
+        """The text targets, for a method that needs them (``CPS4Core.systems``)."""
+        assert self.text_targets is not None
+        return self.text_targets
 
 
 class Method(nn.Module):

@@ -12,7 +12,7 @@ from CPS4Core.baselines.objectives.dusss import DuSSS, Gaussians, contrast, simi
 from CPS4Core.class_table import IGNORE, class_name
 from CPS4Core.config import TrainSettings
 from CPS4Core.segmentation.losses import cross_entropy
-from CPS4Core.segmentation.methods.method import Batch
+from CPS4Core.segmentation.methods.method import Batch, TextTargets
 from CPS4Core.segmentation.pseudo_labels import ramp
 from CPS4Core.vision_language.model import build_model
 
@@ -336,13 +336,12 @@ def make_batch(labelled=2, unlabelled=2, trust=1.0, **changes):
     labels = torch.randint(20, (labelled, 8, 16), generator=random)
     labels[0, 0] = IGNORE
     text_labels = torch.randint(20, (unlabelled, 8, 16), generator=random)
+    maps = torch.nn.functional.one_hot(text_labels, 20).movedim(-1, 1) * 0.5
     return Batch(
         labelled=torch.randn(labelled, 1, 8, 16, generator=random),
         labels=labels,
         unlabelled=torch.randn(unlabelled, 1, 8, 16, generator=random),
-        text_maps=torch.nn.functional.one_hot(text_labels, 20).movedim(-1, 1) * 0.5,
-        text_labels=text_labels,
-        text_trust=torch.full(text_labels.shape, trust),
+        text_targets=TextTargets(maps, text_labels, torch.full(text_labels.shape, trust), certainty=maps),
         **changes,
     )
 
@@ -358,10 +357,10 @@ def test_the_segmentation_loss_is_the_sum_of_its_terms():
     terms = method(batch)
     logits = method.student(batch.unlabelled)
     target = merge(
-        method.student(batch.unlabelled).softmax(1), batch.text_maps
+        method.student(batch.unlabelled).softmax(1), batch.text.maps
     )  # a new teacher is the student
     supervised = cross_entropy(method.student(batch.labelled), batch.labels)
-    text, merged = 0.5 * cross_entropy(logits, batch.text_labels), cross_entropy(logits, target.detach())
+    text, merged = 0.5 * cross_entropy(logits, batch.text.labels), cross_entropy(logits, target.detach())
     torch.testing.assert_close(terms["merged_semi"], merged)
     torch.testing.assert_close(terms["total"], supervised + ramp(0.3, 1.0) * (0.8 * text + merged) / 2)
 
@@ -375,8 +374,8 @@ def test_the_segmentation_bears_poor_batches(case):
     if case == "nothing known":
         batch.labels.fill_(IGNORE)
     elif case == "no text":
-        batch.text_maps.zero_()
-        batch.text_labels.zero_()
+        batch.text.maps.zero_()
+        batch.text.labels.zero_()
     with torch.autocast("cpu", torch.bfloat16, enabled=case == "half precision"):
         total = method(batch)["total"]
     total.backward()

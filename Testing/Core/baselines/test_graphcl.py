@@ -21,6 +21,7 @@ from CPS4Core.baselines.methods.graphcl import (
 from CPS4Core.baselines.settings import BaselineSettings
 from CPS4Core.class_table import IGNORE, NUM_CLASSES
 from CPS4Core.config import TrainSettings
+from CPS4Core.segmentation.methods.method import TextTargets
 from CPS4Core.segmentation.unet import ResidualUNet
 from CPS4Core.systems import find_method
 
@@ -30,8 +31,13 @@ EVERY_PIECE = SETTINGS.model_copy(update={"baselines": BaselineSettings(bcp={"la
 
 
 def make_batch(labelled=2, unlabelled=2, progress=0.5):
-    text_maps = torch.rand(unlabelled, NUM_CLASSES, *SIZE, generator=torch.Generator().manual_seed(2)) > 0.9
-    return replace(random_batch(labelled, unlabelled, progress, SIZE), text_maps=text_maps)
+    maps = torch.rand(unlabelled, NUM_CLASSES, *SIZE, generator=torch.Generator().manual_seed(2)) > 0.9
+    return with_maps(random_batch(labelled, unlabelled, progress, SIZE), maps)
+
+
+def with_maps(batch, maps):
+    labels = maps.long().argmax(1)
+    return replace(batch, text_targets=TextTargets(maps, labels, torch.ones(labels.shape), certainty=maps))
 
 
 def slow_alignment(alignment, X):
@@ -218,7 +224,7 @@ def test_class_prompts_enhance_the_teacher_where_a_map_is_set():
     only = torch.zeros(2, NUM_CLASSES, *SIZE, dtype=torch.bool)
     only[:, 7, :6] = True
     trust = (z_t.amax(1) - z_t[:, 7]).median()  # so that it decides at half of the pixels
-    labels = method.pseudo_labels(replace(batch, text_maps=trust * only))
+    labels = method.pseudo_labels(with_maps(batch, trust * only))
     raised = z_t[:, 7] + trust > z_t.amax(1)
     assert raised[:, :6].any() and not raised[:, :6].all()
     assert labels[:, :6].equal(torch.where(raised, 7, teacher)[:, :6])
