@@ -67,8 +67,8 @@ def show(found: Examination, as_json: bool) -> None:
     for row in found.versions.items():
         versions.add_row(*row)
     weights = Table("Encoder", "Weights", "State", title="Encoder weights", title_justify="left")
-    for each in found.weights:
-        weights.add_row(*each.values())
+    for encoder in found.weights:
+        weights.add_row(*encoder.values())
     for table in (devices, versions, weights):
         console.print(table)
 

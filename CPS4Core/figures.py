@@ -25,7 +25,8 @@ INK, PAPER, MUTED = "#e8e6e3", "#16181c", "#9aa0a6"
 ATTENTION_COLORS = "inferno"
 PROMPTS_IN_A_ROW = 10
 LABEL_COLORS = ListedColormap(
-    [(0, 0, 0, 0)] + [tuple(each / 255 for each in BY_LABEL[label].color) for label in range(1, NUM_CLASSES)]
+    [(0, 0, 0, 0)]
+    + [tuple(channel / 255 for channel in BY_LABEL[label].color) for label in range(1, NUM_CLASSES)]
 )
 
 

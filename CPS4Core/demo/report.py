@@ -54,7 +54,9 @@ class Report:
 
     def text(self, text: str) -> None:
         """Add paragraphs."""
-        self._parts += [f"<p>{escape(each.strip())}</p>" for each in text.split("\n\n") if each.strip()]
+        self._parts += [
+            f"<p>{escape(paragraph.strip())}</p>" for paragraph in text.split("\n\n") if paragraph.strip()
+        ]
 
     def notice(self, text: str) -> None:
         """Add a paragraph that must not be overlooked."""

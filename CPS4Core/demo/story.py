@@ -198,7 +198,7 @@ def _test(report: _Page, journey: Journey) -> None:
         "level_accuracy": ("level accuracy", 3),
     }
     table = {
-        title: [_number(each[name], digits) for each in means.values()]
+        title: [_number(scores[name], digits) for scores in means.values()]
         for name, (title, digits) in columns.items()
     }
     report.table(pd.DataFrame(table, index=list(means)), f"Means over {len(_tests(journey))} test scans.")

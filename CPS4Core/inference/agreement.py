@@ -43,7 +43,7 @@ class Agreement:
 
     def known(self) -> dict[str, float]:
         """Return what is at hand, by name, to four digits."""
-        return {name: round(each, 4) for name, each in asdict(self).items() if each is not None}
+        return {name: round(value, 4) for name, value in asdict(self).items() if value is not None}
 
     @property
     def confidence(self) -> float:

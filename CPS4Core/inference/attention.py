@@ -68,10 +68,10 @@ class AttentionMapper:
         grid = SliceGrid.of(image, self.input, whole=True)
         slices = grid.to_slices(image)
         tokens = []
-        for each in torch.from_numpy(slices).unsqueeze(1).split(4):
+        for few in torch.from_numpy(slices).unsqueeze(1).split(4):
             if cancellation is not None:
                 cancellation.check()
-            tokens.append(self.model.patch_tokens(each.to(self.device)))
+            tokens.append(self.model.patch_tokens(few.to(self.device)))
         return EncodedVolume(grid, torch.cat(tokens), slices)
 
     def prompt_for(self, text: str) -> tuple[str, int | None]:
@@ -112,7 +112,7 @@ class AttentionMapper:
         return self.model.attend(volume.tokens, self._tokens([prompt]))[:, 0]
 
     def _tokens(self, prompts: list[str]) -> Tensor:
-        missing = [each for each in prompts if each not in self._prompt_tokens]
+        missing = [prompt for prompt in prompts if prompt not in self._prompt_tokens]
         if missing:
             self._prompt_tokens.update(zip(missing, self.model.prompt_tokens(missing), strict=True))
-        return torch.stack([self._prompt_tokens[each] for each in prompts])
+        return torch.stack([self._prompt_tokens[prompt] for prompt in prompts])

@@ -92,7 +92,7 @@ def measurements_table(
     if table is None:
         table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", name)
     table.RemoveAllColumns()
-    rows = [_row(each) for each in findings]
+    rows = [_row(finding) for finding in findings]
     for place, title in enumerate(COLUMNS):
         column = vtk.vtkStringArray()
         column.SetName(title)

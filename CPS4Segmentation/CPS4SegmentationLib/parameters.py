@@ -27,6 +27,7 @@ class _Fields:
     opacity: Annotated[float, WithinRange(0, 1), Default(0.5)]
     threshold: Annotated[float, WithinRange(0, 1), Default(0.1)]
     labelledPercent: Annotated[float, WithinRange(1, 100), Default(100.0)]
+
     if TYPE_CHECKING:  # what the decorator adds
         parameterNode: vtkMRMLScriptedModuleNode
 

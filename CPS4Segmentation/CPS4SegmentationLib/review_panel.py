@@ -241,7 +241,7 @@ class ReviewPanel(Panel):
         return ", ".join(parts)
 
     def _summarise(self) -> None:
-        doubtful = sum(bool(each.flags) for each in self._findings)
+        doubtful = sum(bool(finding.flags) for finding in self._findings)
         if self.segmentation is None:
             self.ui.summaryLabel.text = _("Choose a segmentation.")
         elif not self._findings:
@@ -263,7 +263,7 @@ class ReviewPanel(Panel):
             slicer.vtkMRMLSliceNode.JumpAllSlices(
                 slicer.mrmlScene, *chosen.centre, slicer.vtkMRMLSliceNode.CenteredJumpSlice
             )
-        if chosen is not None and chosen.name in {each.short for each in BY_LABEL.values()}:
+        if chosen is not None and chosen.name in {structure.short for structure in BY_LABEL.values()}:
             self.ui.nameBox.currentIndex = self.ui.nameBox.findText(chosen.name)
         self.refresh()
 

@@ -176,7 +176,7 @@ def masks_of(node: slicer.vtkMRMLSegmentationNode) -> dict[str, np.ndarray]:
         )
     make_label_maps(node)
     grid = _grid_of(volume)
-    return {each: _mask_on(grid, node, each) for each in segment_ids(node)}
+    return {segment_id: _mask_on(grid, node, segment_id) for segment_id in segment_ids(node)}
 
 
 def mask_of(
@@ -232,9 +232,9 @@ def findings_of(node: slicer.vtkMRMLSegmentationNode) -> list[Finding]:
     if volume is None or volume.GetImageData() is None:
         return []
     masks = masks_of(node)
-    named = {each: node.GetSegmentation().GetSegment(each) for each in masks}
-    names = {each: segment.GetName() for each, segment in named.items()}
-    agreement = {each: agreement_of(segment) for each, segment in named.items()}
+    named = {segment_id: node.GetSegmentation().GetSegment(segment_id) for segment_id in masks}
+    names = {segment_id: segment.GetName() for segment_id, segment in named.items()}
+    agreement = {segment_id: agreement_of(segment) for segment_id, segment in named.items()}
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)
     return review(masks, names, agreement, slicer.util.arrayFromVTKMatrix(matrix))

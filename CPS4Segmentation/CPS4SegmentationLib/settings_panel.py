@@ -106,7 +106,7 @@ class SettingsPanel(Panel):
 
 def describe(found: dict[str, Any]) -> str:
     """Return what the doctor found in a few words."""
-    devices = ", ".join(f"{each['name']} ({each['what']})" for each in found["devices"])
+    devices = ", ".join(f"{device['name']} ({device['what']})" for device in found["devices"])
     missing = [name for name, version in found["versions"].items() if version == "missing"]
     lines = [
         _("Ready: {system}, torch {torch}.").format(

@@ -126,7 +126,9 @@ class TrainPanel(Panel):
         """Enable what can be done now."""
         idle = self._job is None
         self.ui.startButton.enabled = idle and bool(self._data and self._output)
-        resumes = any((Path(self._output) / each / "config.json").is_file() for each in ("stage1", "stage2"))
+        resumes = any(
+            (Path(self._output) / stage / "config.json").is_file() for stage in ("stage1", "stage2")
+        )
         self.ui.startButton.text = _("Go on") if self._output and resumes else _("Start")
         self.ui.stopButton.enabled = not idle
         self.ui.objectiveBox.enabled = self._trains_stage_1

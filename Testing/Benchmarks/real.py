@@ -121,7 +121,7 @@ def score(prediction: np.ndarray, reference: np.ndarray, spacing: tuple[float, .
     scores: dict[str, Any] = {}
     for kind, labels in (("bones", BONE_LABELS), ("discs", DISC_LABELS)):
         present = [label for label in labels if label in names]
-        found, truth = (np.isin(each, labels) & known for each in (prediction, reference))
+        found, truth = (np.isin(classes, labels) & known for classes in (prediction, reference))
         both = found.sum() + truth.sum()
         scores |= {
             kind: float(2 * (found & truth).sum() / both) if present else None,
@@ -192,7 +192,7 @@ def try_scan(segmenter: Segmenter, scan: Scan, options: dict[str, Any]) -> Resul
     prediction = sitk.GetArrayFromImage(labels)
     spacing = scan.image.GetSpacing()[::-1]
     tried = [(score(prediction, reference, spacing), reference) for reference in scan.references]
-    scores, reference = max(tried, key=lambda each: (each[0]["levels_right"], each[0]["by_name"]))
+    scores, reference = max(tried, key=lambda scored: (scored[0]["levels_right"], scored[0]["by_name"]))
     return Result(scan.name, {**scores, "seconds": seconds}, middle_slice(scan.image, reference, prediction))
 
 

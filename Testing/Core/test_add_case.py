@@ -27,7 +27,7 @@ def copy(data_set, tmp_path):
 def inspect(folder):
     events = []
     problems = inspect_data_set(folder, events.append, Cancellation())
-    return problems, next(each for each in events if isinstance(each, Finished)).details
+    return problems, next(event for event in events if isinstance(event, Finished)).details
 
 
 def new_scan(folder, data_set, values=3):
@@ -35,8 +35,8 @@ def new_scan(folder, data_set, values=3):
     image = sitk.ReadImage(str(data_set / "imagesTs/test_0001_0000.nii.gz")) + 7
     labels = sitk.Cast(image > 200, sitk.sitkUInt8) * values
     paths = folder / "a scan.nrrd", folder / "its labels.nrrd"
-    for each, path in zip((image, labels), paths, strict=True):
-        sitk.WriteImage(each, str(path))
+    for volume, path in zip((image, labels), paths, strict=True):
+        sitk.WriteImage(volume, str(path))
     return paths
 
 
@@ -52,7 +52,7 @@ def test_inspection_counts_cases_and_names_what_is_wrong(copy):
     labelled[0].image.write_bytes(b"no image")
     sitk.WriteImage(sitk.Image(3, 4, 5, sitk.sitkUInt8), str(labelled[1].label))
     problems, details = inspect(copy)
-    assert [each.path for each in problems] == [labelled[0].image, labelled[1].label]
+    assert [problem.path for problem in problems] == [labelled[0].image, labelled[1].label]
     assert len(details["problems"]) == 2
 
 
@@ -85,7 +85,7 @@ def test_an_unlabelled_case_gets_the_labels(copy, tmp_path):
     assert add_case(copy, case.image, tmp_path / "labels.nrrd", silent) == case.name
     after = open_data_set(copy)
     assert len(after.cases) == 7
-    assert case.name in {each.name for each in after.labelled}
+    assert case.name in {labelled.name for labelled in after.labelled}
     for split in read_splits(copy / "splits.json", after).values():
         assert case.name in split.labelled
         assert case.name not in split.unlabelled

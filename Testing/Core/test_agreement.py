@@ -130,7 +130,7 @@ def test_prompts_that_do_not_fit_into_the_memory_are_left_out(monkeypatch):
     mapper = SimpleNamespace(least_peak=0.0, model=None)
     found = Checker(network, network, mapper, {}).check(image, labels)
     assert set(found[L2].known()) == {"network", "teacher"}
-    assert [type(each) for each in said] == [Warned]
+    assert [type(event) for event in said] == [Warned]
 
 
 def test_a_structure_with_another_name_is_doubtful():
@@ -164,7 +164,7 @@ def checker_of(folder):
 
 
 def test_a_trained_model_answers_with_all_its_parts(trained_model, segmented):
-    image, labels = (sitk.ReadImage(str(each)) for each in segmented)
+    image, labels = (sitk.ReadImage(str(path)) for path in segmented)
     model = ModelFolder.open(trained_model)
     network, mapper = Segmenter(model, CPU), AttentionMapper(model, CPU)
     found = Checker.of(model, network, mapper).check(image, labels)
@@ -177,19 +177,19 @@ def test_a_trained_model_answers_with_all_its_parts(trained_model, segmented):
     probability = logits.softmax(1).numpy()
     prompted = text_labels(mapper.model, slices)
     trust = model.card.text_trust
-    for label, each in found.items():
+    for label, spoken in found.items():
         mask = truth == label
-        assert each.network == pytest.approx(probability[:, label][mask].mean(), abs=1e-4)
+        assert spoken.network == pytest.approx(probability[:, label][mask].mean(), abs=1e-4)
         overlap = 2 * (mask & (taught == label)).sum() / (mask.sum() + (taught == label).sum())
-        assert each.teacher == pytest.approx(overlap, abs=0.02)
+        assert spoken.teacher == pytest.approx(overlap, abs=0.02)
         if trust.get(short_name(label), 1.0) > 0:
-            assert each.prompts == pytest.approx((prompted[mask] == label).mean(), abs=0.02)
+            assert spoken.prompts == pytest.approx((prompted[mask] == label).mean(), abs=0.02)
         else:
-            assert each.prompts is None
+            assert spoken.prompts is None
 
 
 def test_prompts_that_the_card_does_not_trust_are_not_asked(trained_model, segmented):
-    image, labels = (sitk.ReadImage(str(each)) for each in segmented)
+    image, labels = (sitk.ReadImage(str(path)) for path in segmented)
     model = ModelFolder.open(trained_model)
     network, mapper = Segmenter(model, CPU), AttentionMapper(model, CPU)
     doubted = Checker(network, None, mapper, {short_name(L3): 0.0, short_name(L2): 0.8})
@@ -204,7 +204,10 @@ def test_encoders_that_the_card_does_not_trust_are_not_loaded(trained_model, tmp
         copy = tmp_path / f"model {trust}"
         shutil.copytree(trained_model, copy)
         card = json.loads((copy / CARD).read_text(encoding="utf-8"))
-        card["text_trust"] = {each.short: 0.0 for each in STRUCTURES} | {"background": 1.0, "L3": trust}
+        card["text_trust"] = {structure.short: 0.0 for structure in STRUCTURES} | {
+            "background": 1.0,
+            "L3": trust,
+        }
         (copy / CARD).write_text(json.dumps(card), encoding="utf-8")
         assert (checker_of(copy).mapper is not None) == loaded
 
@@ -221,7 +224,7 @@ def test_a_model_without_teacher_and_encoders_answers_with_its_network(
     assert not ModelFolder.open(model).has(TEACHER)
     found = check_files(checker_of(model), *segmented, silent, Cancellation())
     assert found
-    assert all(set(each.known()) == {"network"} for each in found.values())
+    assert all(set(spoken.known()) == {"network"} for spoken in found.values())
     with pytest.raises(CPS4Error, match="no teacher"):
         ModelFolder.open(model).load_network(TEACHER)
 

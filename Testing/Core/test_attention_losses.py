@@ -70,8 +70,8 @@ def test_a_batch_is_the_mean_over_its_images(loss):
     attention = torch.rand(3, 4, 5, 6, generator=random)
     mask = torch.rand(3, 4, 5, 6, generator=random) > 0.5
     mask[1, :3] = False  # one image with a single class present
-    each = [loss(attention[i], mask[i]) for i in range(3)]
-    torch.testing.assert_close(loss(attention, mask), sum(each) / 3)
+    alone = [loss(attention[i], mask[i]) for i in range(3)]
+    torch.testing.assert_close(loss(attention, mask), sum(alone) / 3)
 
 
 def test_absent_classes_count_only_when_asked():

@@ -41,7 +41,9 @@ def test_a_group_of_its_own_is_cut_and_moved_with_the_batch():
     assert torch.equal(torch.cat([first.text.maps, second.text.maps]), text.maps)
     assert (first.text.certainty.tolist(), second.text.certainty.tolist()) == ([0.0], [1.0])
     moved = to_device(batch, torch.device("meta"))
-    assert {tensor.device.type for tensor in (moved.labels, moved.text.maps, moved.text.certainty)} == {"meta"}
+    assert {tensor.device.type for tensor in (moved.labels, moved.text.maps, moved.text.certainty)} == {
+        "meta"
+    }
 
 
 def test_a_group_without_slices_does_not_count():

@@ -20,7 +20,7 @@ def test_labels_are_those_of_mrspineseg():
     assert named["S"] == 1
     assert [named[f"L{n}"] for n in range(5, 0, -1)] == [2, 3, 4, 5, 6]
     assert [named[f"T{n}"] for n in range(12, 8, -1)] == [7, 8, 9, 10]
-    assert [named[each] for each in ("L5/S", "L4/L5", "T12/L1", "T9/T10")] == [11, 12, 16, 19]
+    assert [named[disc] for disc in ("L5/S", "L4/L5", "T12/L1", "T9/T10")] == [11, 12, 16, 19]
 
 
 def test_every_label_code_and_colour_is_its_own():

@@ -14,15 +14,15 @@ from CPS4Core.errors import CPS4Error
 
 def test_missing_weights_are_named_with_the_command_that_gets_them():
     found = examine(PAPER)
-    assert {each["kind"] for each in found.weights} == {"vision", "text"}
-    for each in found.weights:
-        assert f"cps4 doctor --fetch {each['kind']}" in each["state"]
+    assert {encoder["kind"] for encoder in found.weights} == {"vision", "text"}
+    for encoder in found.weights:
+        assert f"cps4 doctor --fetch {encoder['kind']}" in encoder["state"]
     assert found.devices[-1]["name"] == "cpu"
     assert found.versions["torch"] != "missing"
 
 
 def test_present_weights_are_said_to_be_here(tiny_settings):
-    states = {each["kind"]: each["state"] for each in examine(tiny_settings).weights}
+    states = {encoder["kind"]: encoder["state"] for encoder in examine(tiny_settings).weights}
     assert states["text"] == "here"
 
 
@@ -49,7 +49,7 @@ def test_weights_that_are_no_safetensors_are_not_taken(monkeypatch, tmp_path):
         fetch_weights("text", PAPER.encoders)
     ((name, patterns),) = asked
     assert name == PAPER.encoders.text
-    assert not any("bin" in each or "pickle" in each for each in patterns)
+    assert not any("bin" in pattern or "pickle" in pattern for pattern in patterns)
     (tmp_path / "model.safetensors").write_bytes(b"")
     fetch_weights("text", PAPER.encoders)
 

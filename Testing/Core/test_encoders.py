@@ -49,7 +49,7 @@ def test_missing_weights_are_named_with_the_remedies_and_nothing_is_asked_of_the
     settings, monkeypatch
 ):
     asked = []
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *each, **_: asked.append(each) or [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **_: asked.append(address) or [])
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     for field, build in (

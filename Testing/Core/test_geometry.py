@@ -62,7 +62,7 @@ def back_from(grid, scores):
 
 def centroid(labels, label):
     """Return the centre of a label in patient coordinates, in mm."""
-    z, y, x = (each.mean() for each in np.nonzero(sitk.GetArrayViewFromImage(labels) == label))
+    z, y, x = (axis.mean() for axis in np.nonzero(sitk.GetArrayViewFromImage(labels) == label))
     return np.array(labels.TransformContinuousIndexToPhysicalPoint((x, y, z)))
 
 
@@ -78,7 +78,7 @@ def check_round_trip(image, labels, input_settings, whole=False, least=0.93):
     np.testing.assert_allclose(back.GetSpacing(), image.GetSpacing(), atol=1e-6)
     np.testing.assert_allclose(back.GetOrigin(), image.GetOrigin(), atol=1e-6)
     np.testing.assert_allclose(back.GetDirection(), image.GetDirection(), atol=1e-6)
-    truth, found = (sitk.GetArrayViewFromImage(each) for each in (labels, back))
+    truth, found = (sitk.GetArrayViewFromImage(image) for image in (labels, back))
     for label, *_ in BOXES:
         assert dice(truth == label, found == label) > least
         # Half a pixel of the finest spacing: a systematic shift of a pixel would show.
@@ -88,7 +88,7 @@ def check_round_trip(image, labels, input_settings, whole=False, least=0.93):
 
 def check_anatomy(slices):
     """Below is at the end of the columns, in front at the start of the rows, left at the end of the slices."""
-    place = {label: np.array([each.mean() for each in np.nonzero(slices == label)]) for label, *_ in BOXES}
+    place = {label: np.array([axis.mean() for axis in np.nonzero(slices == label)]) for label, *_ in BOXES}
     assert place[1][2] > place[5][2] > place[12][2]
     assert place[5][1] < place[1][1] < place[12][1]
     assert place[12][0] > place[1][0] + 1
@@ -102,11 +102,11 @@ ORIENTATIONS = [
 
 
 def test_there_are_48_orientations():
-    assert len({tuple(each.ravel()) for each in ORIENTATIONS}) == 48
+    assert len({tuple(direction.ravel()) for direction in ORIENTATIONS}) == 48
 
 
 @pytest.mark.parametrize("input_settings", [PAPER, FIXED], ids=["paper", "fixed spacing"])
-@pytest.mark.parametrize("direction", ORIENTATIONS, ids=lambda each: str(each.astype(int).tolist()))
+@pytest.mark.parametrize("direction", ORIENTATIONS, ids=lambda direction: str(direction.astype(int).tolist()))
 def test_every_orientation(direction, input_settings):
     image, labels = make_volume(direction)
     check_anatomy(check_round_trip(image, labels, input_settings, least=0.9))
@@ -134,7 +134,7 @@ def test_obliques_odd_sizes_and_spacings(turn, orientation, spacing, size, input
     slices = grid.labels_to_slices(labels)
     back = back_from(grid, one_hot(slices))
     np.testing.assert_allclose(back.GetDirection(), labels.GetDirection(), atol=1e-6)
-    truth, found = (sitk.GetArrayViewFromImage(each) for each in (labels, back))
+    truth, found = (sitk.GetArrayViewFromImage(image) for image in (labels, back))
     inside = found != 0
     # The paper's canvas leaves out the front and the back of the volume: only what it covers can come back.
     covered = labels * sitk.Cast(grid.map_from_slices(np.ones(slices.shape)) > 0, labels.GetPixelID())
@@ -189,7 +189,7 @@ def test_a_structure_seen_only_beside_a_small_volume_is_left_out(corner):
     seed=st.integers(0, 1000),
 )
 def test_the_best_class_is_that_of_the_interpolated_scores(lengths, canvas, steps, starts, seed):
-    rows, columns = (Axis(*each) for each in zip(lengths, canvas, starts, steps, strict=True))
+    rows, columns = (Axis(*axis) for axis in zip(lengths, canvas, starts, steps, strict=True))
     # A canvas lies in the middle of its volume, never beside it.
     assume(all(len(axis.back()[1]) for axis in (rows, columns)))
     scores = torch.from_numpy(np.random.default_rng(seed).normal(size=(2, 5, *canvas)).astype(np.float32))

@@ -156,7 +156,7 @@ def test_evaluation_names_a_shift_and_skips_what_does_not_fit(data_set, tmp_path
     assert results.summary()["mdice"] == 1
     assert results.summary()["level_accuracy"] == 1
     assert len(results.skipped) == 1
-    assert {each.name for each in (tmp_path / "tables").iterdir()} == {
+    assert {table.name for table in (tmp_path / "tables").iterdir()} == {
         "cases.csv",
         "classes.csv",
         "summary.md",
@@ -179,7 +179,7 @@ def test_evaluation_without_pandas_says_what_to_install(tmp_path):
 def serve(*requests):
     """Return the worker's answers to requests, each a dictionary or a raw line."""
     events = []
-    lines = [each if isinstance(each, str) else json.dumps(each) for each in requests]
+    lines = [request if isinstance(request, str) else json.dumps(request) for request in requests]
     gate = threading.Event()
 
     def feed():
@@ -188,7 +188,7 @@ def serve(*requests):
 
     def report(event):
         events.append(event)
-        if sum(isinstance(each, (Finished, Failed)) for each in events) == len(lines):
+        if sum(isinstance(event, (Finished, Failed)) for event in events) == len(lines):
             gate.set()
 
     Worker(report).serve(feed())
@@ -322,7 +322,7 @@ def test_the_worker_takes_up_what_training_wrote_meanwhile(model, scan, tmp_path
     first, second = threading.Event(), threading.Event()
     Worker(report).serve(feed())
     last = {event.request: event for event in answered}
-    assert all(isinstance(last[each], Finished) for each in "124")
+    assert all(isinstance(last[number], Finished) for number in "124")
     assert "has changed" in last["3"].problem
     before, after = (
         event.details for event in events if isinstance(event, Artifact) and event.role == "segmentation"

@@ -32,9 +32,9 @@ def test_thresholds_match_an_exhaustive_search():
     low, high = random.normal(0.2, 0.05, (5, 30, 40)), random.normal(0.7, 0.1, (5, 30, 40))
     maps = np.where(random.random((5, 30, 40)) < 0.2, high, low).clip(0.001, 0.999).astype(np.float32)
     thresholds = otsu_thresholds(torch.from_numpy(maps))
-    for each, threshold in zip(maps, thresholds, strict=True):
-        bin_width = (each.max() - each.min()) / 256
-        assert abs(threshold.item() - slow_otsu(each)) <= bin_width
+    for plane, threshold in zip(maps, thresholds, strict=True):
+        bin_width = (plane.max() - plane.min()) / 256
+        assert abs(threshold.item() - slow_otsu(plane)) <= bin_width
 
 
 def test_binary_maps_find_the_bright_block_of_each_class():

@@ -44,7 +44,7 @@ def test_a_shift_of_all_levels_is_named():
     right = level_agreement(reference, reference)
     assert (right.accuracy, right.shift) == (1.0, 0)
     below = {1: 1, 11: 11, 2: 1, 12: 11, 3: 2, 13: 12, 4: 3}
-    shifted = np.array([below[int(each)] for each in reference[15:]], np.uint8)
+    shifted = np.array([below[int(label)] for label in reference[15:]], np.uint8)
     found = level_agreement(shifted, reference[15:])
     assert (found.right, found.shift) == (0, 1)
     assert level_agreement(np.zeros(35, np.uint8), reference).accuracy == 0

@@ -36,7 +36,7 @@ def test_a_seed_gives_the_same_voxels_and_another_seed_others(phantoms):
 def test_all_structures_occur_and_the_field_of_view_cuts_at_varying_levels(phantoms):
     found = [set(np.unique(arrays(phantom)[1]).tolist()) - {0} for phantom in phantoms]
     assert set.union(*found) == set(BY_LABEL)
-    assert len({frozenset(each) for each in found}) > 1
+    assert len({frozenset(labels) for labels in found}) > 1
 
 
 def test_structures_follow_each_other_from_head_to_tail(phantoms):

@@ -179,8 +179,8 @@ def write_series(folder, image, uid, number, description, patient="P1", skip=())
             "0020|0011": str(number),
             "0020|000e": uid,
             "0020|0013": str(k + 1),
-            "0020|0037": "\\".join(f"{each:.6f}" for each in [*direction[:, 0], *direction[:, 1]]),
-            "0020|0032": "\\".join(f"{each:.6f}" for each in image.TransformIndexToPhysicalPoint((0, 0, k))),
+            "0020|0037": "\\".join(f"{cosine:.6f}" for cosine in [*direction[:, 0], *direction[:, 1]]),
+            "0020|0032": "\\".join(f"{mm:.6f}" for mm in image.TransformIndexToPhysicalPoint((0, 0, k))),
             "0018|0050": "4",
         }
         for key, value in tags.items():

@@ -49,7 +49,7 @@ def test_a_left_handed_scan_and_its_labels_keep_their_grid():
     again = grid.to_image(grid.labels_from_slices(logits, torch.from_numpy(slices)).numpy())
     for name in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
         assert getattr(again, name)() == getattr(image, name)()
-    truth, found = (sitk.GetArrayFromImage(each) for each in (labels, again))
+    truth, found = (sitk.GetArrayFromImage(image) for image in (labels, again))
     for label in range(2, 8):
         assert 2 * ((truth == label) & (found == label)).sum() > 0.95 * (
             (truth == label).sum() + (found == label).sum()

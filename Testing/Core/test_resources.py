@@ -18,6 +18,6 @@ def test_committed_files_are_those_the_class_table_makes(name):
 
 def test_the_terminology_lists_every_structure_once():
     (category,) = json.loads(FILES["CPS4.term.json"]())["SegmentationCodes"]["Category"]
-    listed = {each["3dSlicerIntegerLabel"]: each["CodeValue"] for each in category["Type"]}
-    assert listed == {each.label: each.snomed for each in STRUCTURES}
+    listed = {entry["3dSlicerIntegerLabel"]: entry["CodeValue"] for entry in category["Type"]}
+    assert listed == {structure.label: structure.snomed for structure in STRUCTURES}
     assert len(set(listed.values())) == len(STRUCTURES)

@@ -126,7 +126,7 @@ def test_the_teacher_averages_statistics_and_stays_in_evaluation_mode():
     teacher.follow(student, 10)
     expected = student[1].running_mean / 2
     torch.testing.assert_close(teacher.network[1].running_mean, expected)
-    assert not any(each.requires_grad for each in teacher.parameters())
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
 
 
 def test_the_consistency_ramp():

@@ -117,7 +117,7 @@ def test_stage_2_takes_the_encoders_along(stage_2):
 def test_the_card_says_how_far_the_text_was_trusted(stage_2):
     trust = ModelFolder.open(stage_2).card.text_trust
     assert len(trust) == 20
-    assert all(each == 0 or 0.5 <= each <= 1 for name, each in trust.items() if name != "background")
+    assert all(value == 0 or 0.5 <= value <= 1 for name, value in trust.items() if name != "background")
 
 
 def test_a_run_shows_what_it_makes_of_a_validation_slice(stage_1, stage_2):
@@ -139,10 +139,10 @@ def test_training_goes_on_from_a_model(data_set, tiny_settings, cache, stage_1, 
         cancellation=Cancellation(),
         cache=cache,
     )
-    started, ended = (ModelFolder.open(each).load_network().state_dict() for each in (stage_2, model))
-    for name, each in started.items():
+    started, ended = (ModelFolder.open(folder).load_network().state_dict() for folder in (stage_2, model))
+    for name, tensor in started.items():
         if "running" not in name and "num_batches" not in name:
-            assert torch.allclose(each, ended[name], atol=1e-6)
+            assert torch.allclose(tensor, ended[name], atol=1e-6)
     with pytest.raises(CPS4Error, match="no segmentation network"):
         train(
             data_set,

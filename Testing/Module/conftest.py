@@ -96,7 +96,9 @@ def without_checkout(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = take_out()
     root = Path(__file__).parents[2]
     places = (root, root / "CPS4Segmentation")
-    monkeypatch.setattr(sys, "path", [each for each in sys.path if Path(each or ".").resolve() not in places])
+    monkeypatch.setattr(
+        sys, "path", [place for place in sys.path if Path(place or ".").resolve() not in places]
+    )
     yield
     take_out()
     sys.modules.update(before)

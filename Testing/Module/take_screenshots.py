@@ -38,8 +38,8 @@ def main(model: Path, scan: Path, data: Path, output: Path, dark: bool, width: i
         volume = module.load(scan, "T2 sagittal")
         node = module.segment()
         module.panel("review")
-        findings = [each for each in module.widget.review._findings if each.centre is not None]
-        centre = max(findings, key=lambda each: each.volume_ml).centre
+        findings = [finding for finding in module.widget.review._findings if finding.centre is not None]
+        centre = max(findings, key=lambda finding: finding.volume_ml).centre
         camera.point_at(volume, centre)
         module.panel("segment")
         module.widget.segment.ui.show3DButton.checked = True
@@ -116,12 +116,12 @@ class Camera:
             view.resetCamera()
             self.harness.render_3d_view(path, size=(VIEW[0] // 2, VIEW[1]))
             parts.append(Image.open(path).convert("RGB"))
-        height = max(each.height for each in parts)
-        whole = Image.new("RGB", (sum(each.width for each in parts), height), (40, 40, 45))
+        height = max(picture.height for picture in parts)
+        whole = Image.new("RGB", (sum(picture.width for picture in parts), height), (40, 40, 45))
         left = 0
-        for each in parts:
-            whole.paste(each, (left, 0))
-            left += each.width
+        for picture in parts:
+            whole.paste(picture, (left, 0))
+            left += picture.width
         whole.save(self.output / f"{name}.png", optimize=True)
 
 

@@ -23,7 +23,7 @@ def agreement(node):
 
 
 def checked(node):
-    return all("teacher" in each for each in agreement(node).values())
+    return all("teacher" in spoken for spoken in agreement(node).values())
 
 
 def sent_to(module, monkeypatch):
@@ -41,7 +41,7 @@ def sent_to(module, monkeypatch):
 
 
 def verbs(sent):
-    return [each["do"] for each in sent]
+    return [request["do"] for request in sent]
 
 
 def segment_until_checked(module, monkeypatch):
@@ -72,7 +72,9 @@ def with_trusted_prompts(model, folder):
     """Return a copy of a model whose card trusts the class prompts of all structures but L3."""
     shutil.copytree(model, folder)
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    card["text_trust"] = {each.short: 0.0 if each.short == "L3" else 1.0 for each in BY_LABEL.values()}
+    card["text_trust"] = {
+        structure.short: 0.0 if structure.short == "L3" else 1.0 for structure in BY_LABEL.values()
+    }
     (folder / "card.json").write_text(json.dumps(card), encoding="utf-8")
     return folder
 
@@ -84,8 +86,8 @@ def test_the_confidence_gains_teacher_and_prompts(module, tmp_path):
     module.wait(lambda: checked(node))
     panel = module.panel("review")
     table, known = panel.ui.structureTable, agreement(node)
-    assert {name for name, each in known.items() if "prompts" not in each} <= {"L3"}
-    assert any("prompts" in each for each in known.values())
+    assert {name for name, spoken in known.items() if "prompts" not in spoken} <= {"L3"}
+    assert any("prompts" in spoken for spoken in known.values())
     for row in range(table.rowCount):
         numbers = known.get(table.item(row, 0).text())
         if numbers is None:  # a missing structure
@@ -157,7 +159,7 @@ def test_another_model_is_not_loaded_for_a_check(module, monkeypatch):
     module.wait(lambda: attention.ui.makeSegmentButton.enabled)
     module.harness.process_events()
     assert verbs(sent) == ["segment", "check", "cancel", "attend"]
-    assert all(set(each) == {"network"} for each in agreement(node).values())
+    assert all(set(spoken) == {"network"} for spoken in agreement(node).values())
 
 
 def test_a_scene_closed_during_the_check(module, monkeypatch):
@@ -187,7 +189,7 @@ def test_a_check_that_fails_is_told_in_the_log_alone(module, monkeypatch):
     lines = module.widget.logic.lines
     module.wait(lambda: any("does not exist" in line for line in lines))
     assert not module.harness.dialogs.errors
-    assert all(set(each) == {"network"} for each in agreement(node).values())
+    assert all(set(spoken) == {"network"} for spoken in agreement(node).values())
 
 
 def test_a_result_knows_its_model_and_no_other_is_asked(module, monkeypatch, tmp_path):
@@ -207,7 +209,7 @@ def test_a_result_knows_its_model_and_no_other_is_asked(module, monkeypatch, tmp
     lines = module.widget.logic.lines
     module.wait(lambda: any("has changed" in line for line in lines))
     assert not module.harness.dialogs.errors
-    assert all(set(each) == {"network"} for each in agreement(node).values())
+    assert all(set(spoken) == {"network"} for spoken in agreement(node).values())
     card = json.loads((module.model / "card.json").read_text(encoding="utf-8"))
     assert made_by == [card["weights"]["network"]["sha256"]]
     module.harness.reopen_scene(tmp_path / "scene.mrb")

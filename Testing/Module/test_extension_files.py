@@ -132,10 +132,12 @@ def test_every_control_has_a_tool_tip_and_the_keyboard_reaches_it(path):
         "ctkPathLineEdit",
         "qMRMLNodeComboBox",
     )
-    found = [each for each in ElementTree.parse(path).iter("widget") if each.get("class") in controls]
+    found = [
+        element for element in ElementTree.parse(path).iter("widget") if element.get("class") in controls
+    ]
     assert found
     for widget in found:
-        properties = {each.get("name"): each for each in widget.iter("property")}
+        properties = {element.get("name"): element for element in widget.iter("property")}
         assert "toolTip" in properties, f"{widget.get('name')} has no tool tip"
         focus = properties.get("focusPolicy")
         assert focus is None or "NoFocus" not in "".join(focus.itertext()), widget.get("name")
@@ -152,13 +154,15 @@ def test_what_the_user_reads_can_be_translated(path):
             and isinstance(node.value, str)
             and re.search("[A-Za-z]{3} ", node.value)
         )
-        return bool(text) or (isinstance(node, ast.JoinedStr) and any(is_text(each) for each in node.values))
+        return bool(text) or (
+            isinstance(node, ast.JoinedStr) and any(is_text(value) for value in node.values)
+        )
 
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
             assert not (node.targets[0].attr == "text" and is_text(node.value)), ast.unparse(node)
         if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("say", "CPS4Error"):
-            assert not any(is_text(each) for each in node.args), ast.unparse(node)
+            assert not any(is_text(argument) for argument in node.args), ast.unparse(node)
 
 
 def test_every_name_of_slicer_and_qt_that_the_module_uses_exists_there():

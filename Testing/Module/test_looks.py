@@ -29,8 +29,10 @@ def contrast(widget):
 
 
 def shown(panel, kind):
-    widgets = [each for each in panel.widget.findChildren(kind) if each.isVisible() and each.isEnabled()]
-    return [each for each in widgets if each.text]
+    widgets = [
+        widget for widget in panel.widget.findChildren(kind) if widget.isVisible() and widget.isEnabled()
+    ]
+    return [widget for widget in widgets if widget.text]
 
 
 @pytest.fixture

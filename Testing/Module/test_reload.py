@@ -48,7 +48,9 @@ def test_the_import_contract_names_what_is_loaded():
     answer = subprocess.run(arguments, capture_output=True, encoding="utf-8", check=True, cwd=ROOT)
     loaded = json.loads(answer.stdout.splitlines()[-1])
     linter = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
-    contract = next(each for each in linter["contracts"] if each["name"].startswith("What Slicer's process"))
+    contract = next(
+        contract for contract in linter["contracts"] if contract["name"].startswith("What Slicer's process")
+    )
     named = contract["source_modules"]
     folders = {name.rpartition(".")[0] for name in named}
     assert [name for name in loaded if name.startswith("CPS4Core.") and name not in folders] == named

@@ -101,7 +101,7 @@ def test_all_levels_shift_and_undo_brings_them_back(module):
     panel.ui.levelsDownButton.click()
     assert names_of(node) == ["L1", "L1/L2", "L2", "L2/L3", "L3", "L3/L4", "L4"]
     segment = node.GetSegmentation().GetNthSegment(0)
-    structure = next(each for each in BY_LABEL.values() if each.short == "L1")
+    structure = next(structure for structure in BY_LABEL.values() if structure.short == "L1")
     assert np.allclose(segment.GetColor(), np.array(structure.color) / 255, atol=0.01)
     import vtk
 
@@ -238,7 +238,7 @@ def test_labels_are_exported_on_the_grid_of_the_volume(module, tmp_path):
         assert np.allclose(mine, theirs, atol=1e-4)
     found = sitk.GetArrayFromImage(labels)
     for k, name in enumerate(names_of(node)):
-        label = next(each.label for each in BY_LABEL.values() if each.short == name)
+        label = next(structure.label for structure in BY_LABEL.values() if structure.short == name)
         segment = node.GetSegmentation().GetNthSegmentID(k)
         mask = module.slicer.util.arrayFromSegmentBinaryLabelmap(node, segment, volume)
         assert mask.sum() == (found == label).sum()
@@ -260,7 +260,7 @@ def test_measurements_become_a_table_and_a_file(module, tmp_path):
     panel.ui.exportTableButton.click()
     with (tmp_path / "sizes.csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    assert {each["structure"] for each in lines} == set(LEVELS)
+    assert {line["structure"] for line in lines} == set(LEVELS)
     assert float(lines[0]["volume (ml)"]) == pytest.approx(3.2)
     table = module.slicer.util.getNode("levels measurements")
     assert table.GetTable().GetNumberOfRows() == len(LEVELS)

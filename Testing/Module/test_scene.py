@@ -85,7 +85,7 @@ def test_an_edit_is_still_an_edit_after_reopening(module, tmp_path):
     module.segment()
     nodes = module.slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     assert len(nodes) == 2
-    assert any("mine" in names_of(each) for each in nodes)
+    assert any("mine" in names_of(node) for node in nodes)
 
 
 def test_scenes_in_a_row_leave_nothing_behind(module):

@@ -50,7 +50,7 @@ def test_three_clicks_give_named_coloured_coded_structures_in_order(module):
     volume = module.load()
     node = module.segment()
     assert not module.harness.dialogs.messages
-    labels = [find_label(each.GetName()) for each in segments_of(node)]
+    labels = [find_label(segment.GetName()) for segment in segments_of(node)]
     assert len(labels) >= 3
     assert labels == [label for label in HEAD_TO_TAIL if label in labels]
     for label, segment in zip(labels, segments_of(node), strict=True):
@@ -112,7 +112,9 @@ def test_the_result_lies_on_an_oblique_scan(module, tmp_path):
     volume = module.load(tmp_path / "oblique.nrrd", "oblique")
     node = module.segment(volume)
     # Turned as a whole, the scan has the same voxels, so the result has them too.
-    assert [each.GetName() for each in segments_of(node)] == [each.GetName() for each in segments_of(plain)]
+    assert [segment.GetName() for segment in segments_of(node)] == [
+        segment.GetName() for segment in segments_of(plain)
+    ]
     array = module.slicer.util.arrayFromSegmentBinaryLabelmap(
         node, node.GetSegmentation().GetNthSegmentID(0), volume
     )
@@ -157,7 +159,7 @@ def test_a_new_result_replaces_an_untouched_one_and_asks_before_an_edited_one(mo
     volume = module.load()
     first = module.segment()
     assert module.segment() is first
-    names = [each.GetName() for each in segments_of(first)]
+    names = [segment.GetName() for segment in segments_of(first)]
     segments_of(first)[0].SetName("mine")
     module.harness.dialogs.answer("No")
     second = module.segment()
@@ -166,7 +168,7 @@ def test_a_new_result_replaces_an_untouched_one_and_asks_before_an_edited_one(mo
     segments_of(second)[0].SetName("mine too")
     module.harness.dialogs.answer("Yes")
     assert module.segment() is second
-    assert [each.GetName() for each in segments_of(second)] == names
+    assert [segment.GetName() for segment in segments_of(second)] == names
     assert "edited" in module.harness.dialogs.messages[0].text
     assert volume is module.widget.segment.ui.inputSelector.currentNode()
 
@@ -351,7 +353,9 @@ def test_an_error_in_a_panel_is_logged_and_the_job_ends(module, monkeypatch, cap
 
 def worker_of(module):
     return next(
-        each for each in psutil.Process().children(recursive=True) if "worker" in " ".join(each.cmdline())
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "worker" in " ".join(process.cmdline())
     )
 
 

@@ -30,7 +30,7 @@ def without(module, monkeypatch):
         return real(name)
 
     def install(requirements):
-        lacking.difference_update(re.split("[<>=!~ ]", each)[0] for each in requirements)
+        lacking.difference_update(re.split("[<>=!~ ]", requirement)[0] for requirement in requirements)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
 
@@ -55,7 +55,7 @@ def test_what_is_missing_is_named_with_sizes_and_installed_with_consent(module, 
     assert "torch (2500 MB)" in question.text
     assert "timm (3 MB)" in question.text
     assert "2.5 GB" in question.text
-    assert [re.split("[<>=]", each)[0] for each in packaging.requested] == ["torch", "timm"]
+    assert [re.split("[<>=]", requirement)[0] for requirement in packaging.requested] == ["torch", "timm"]
     assert not panel.ui.installButton.enabled
     module.wait(lambda: "Computes on" in panel.ui.engineLabel.text)
 

@@ -124,8 +124,8 @@ def test_stop_and_go_on_ends_with_the_weights_of_an_uninterrupted_run(module, da
     assert panel.ui.startButton.text == "Start"
     run(module, panel)
     cards = [
-        json.loads((tmp_path / each / "stage2/model/card.json").read_text(encoding="utf-8"))
-        for each in ("stopped", "whole")
+        json.loads((tmp_path / run / "stage2/model/card.json").read_text(encoding="utf-8"))
+        for run in ("stopped", "whole")
     ]
     assert cards[0]["weights"]["network"]["sha256"] == cards[1]["weights"]["network"]["sha256"]
     assert not module.harness.dialogs.messages

@@ -109,23 +109,23 @@ def test_student_and_teacher_go_on_from_the_best_network_of_the_pretraining(meth
         filled(method.network, value)
         method.after_validation(score)
     method(make_batch(progress=0.1))
-    assert all((each == 0.3).all() for each in method.network.parameters())
+    assert all((parameter == 0.3).all() for parameter in method.network.parameters())
     restored = BCP(SETTINGS)
     restored.load_state_dict(method.state_dict())
     restored.mix(make_batch(progress=PRETRAINING))
     for network in (restored.student, restored.teacher.network):
-        assert all((each == 0.2).all() for each in network.parameters())
+        assert all((parameter == 0.2).all() for parameter in network.parameters())
     # Once: what comes later stays.
     filled(restored.student, 0.7)
     restored.after_validation(0.9)
     restored.mix(make_batch(progress=0.6))
-    assert all((each == 0.7).all() for each in restored.student.parameters())
+    assert all((parameter == 0.7).all() for parameter in restored.student.parameters())
 
 
 def test_without_a_validation_case_the_pretrained_network_goes_on(method):
     filled(method.student, 0.4)
     method.mix(make_batch(progress=PRETRAINING))
-    assert all((each == 0.4).all() for each in method.student.parameters())
+    assert all((parameter == 0.4).all() for parameter in method.student.parameters())
 
 
 def test_the_teacher_normalises_with_the_statistics_of_its_batch(method):
@@ -202,11 +202,11 @@ def test_any_numbers_of_slices_give_finite_gradients(method, labelled, unlabelle
     batch.labels[0] = IGNORE
     batch.labels[1:] = 0
     terms = method(batch)
-    assert all(each.isfinite() and each.ndim == 0 for each in terms.values())
+    assert all(term.isfinite() and term.ndim == 0 for term in terms.values())
     terms["total"].backward()
-    gradients = [each.grad for each in method.student.parameters()]
-    assert all(each.isfinite().all() for each in gradients)
-    assert all(each.grad is None for each in method.teacher.parameters())
+    gradients = [parameter.grad for parameter in method.student.parameters()]
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert all(parameter.grad is None for parameter in method.teacher.parameters())
 
 
 def test_a_part_of_a_batch_is_a_batch(method):
@@ -227,8 +227,8 @@ def test_a_restored_method_goes_on_in_the_same_bits(method):
     train(method, range(1, 4))
     restored = BCP(SETTINGS)
     restored.load_state_dict(method.state_dict())
-    for each in (method, restored):
-        train(each, range(4, 7))
+    for resumed in (method, restored):
+        train(resumed, range(4, 7))
     states = zip(method.state_dict().values(), restored.state_dict().values(), strict=True)
     assert all(mine.equal(theirs) for mine, theirs in states)
 

@@ -36,10 +36,10 @@ def slow_info_nce(logits, over_columns, over_rows):
 def striped_slices():
     """Return four slices, each with a brighter stripe of two structures; the first two share a caption."""
     labels = torch.zeros(4, 32, 64, dtype=torch.long)
-    for each, structures, place in zip(
+    for plane, structures, place in zip(
         labels, [(2, 12), (2, 12), (5, 14), (9, 18)], (4, 6, 14, 24), strict=True
     ):
-        each[place : place + 4, :32], each[place : place + 4, 32:] = structures
+        plane[place : place + 4, :32], plane[place : place + 4, 32:] = structures
     return (labels > 0).float().unsqueeze(1) * 2 - 0.5, labels
 
 
@@ -160,20 +160,24 @@ def test_clip_bears_any_batch(clip):
         total.backward()
         assert total.isfinite()
         assert total.dtype == torch.float32
-        assert all(each.grad.isfinite().all() for each in clip.parameters() if each.grad is not None)
+        assert all(
+            parameter.grad.isfinite().all() for parameter in clip.parameters() if parameter.grad is not None
+        )
 
 
 def test_clip_trains_both_projections_and_the_scale(clip):
     clip(*striped_slices())["total"].backward()
     trained = (clip.model.project_patch.weight, clip.model.project_prompt.weight, clip.scale.t)
-    assert all(each.grad.abs().max() > 0 for each in trained)
+    assert all(parameter.grad.abs().max() > 0 for parameter in trained)
 
 
 def test_clip_learns_to_tell_captions_apart_and_its_state_is_whole(clip, tiny_settings):
     images, labels = striped_slices()
     clip.model.text.freeze()  # the random text model finds few captions different
     clip.model.project_prompt.requires_grad_(False)
-    optimizer = torch.optim.Adam((each for each in clip.parameters() if each.requires_grad), 3e-3)
+    optimizer = torch.optim.Adam(
+        (parameter for parameter in clip.parameters() if parameter.requires_grad), 3e-3
+    )
     for step in range(1, 101):
         optimizer.zero_grad()
         clip(images, labels)["total"].backward()

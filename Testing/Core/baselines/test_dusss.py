@@ -25,7 +25,7 @@ def random_gaussians(rows, seed, captions):
 
 
 def with_gradient(gaussians, dtype):
-    mean, deviation = (each.to(dtype).requires_grad_() for each in gaussians[:2])
+    mean, deviation = (tensor.to(dtype).requires_grad_() for tensor in gaussians[:2])
     return Gaussians(mean, deviation, gaussians.caption)
 
 
@@ -142,11 +142,12 @@ def test_queries_come_from_the_model_and_keys_from_its_momentum_copy(objective, 
 
         both = (objective.model, objective.momentum)
         image, image_key = (
-            gaussians(each.image_tokens(images)[0], objective.image_log_deviation, [0, 1, 2, 0])
-            for each in both
+            gaussians(model.image_tokens(images)[0], objective.image_log_deviation, [0, 1, 2, 0])
+            for model in both
         )
         text, text_key = (
-            gaussians(each.prompt_tokens(captions), objective.text_log_deviation, [0, 1, 2]) for each in both
+            gaussians(model.prompt_tokens(captions), objective.text_log_deviation, [0, 1, 2])
+            for model in both
         )
         terms = objective(images, labels)
     expected = {
@@ -169,7 +170,7 @@ def test_gradients_reach_projections_and_heads_but_not_the_momentum_copy(objecti
         objective.text_log_deviation.weight,
     ):
         assert trained.grad.abs().sum() > 0
-    assert not any(each.requires_grad for each in objective.momentum.parameters())
+    assert not any(parameter.requires_grad for parameter in objective.momentum.parameters())
 
 
 def test_the_momentum_copy_follows_by_a_two_hundredth_and_has_no_dropout(objective):
@@ -193,7 +194,7 @@ def test_only_a_text_encoder_that_trains_has_a_copy(objective, tiny_settings):
     assert frozen.momentum.vision is not frozen.model.vision
     before = copy.deepcopy(frozen.model.text.state_dict())
     frozen.after_step(1)
-    assert all(each.equal(before[name]) for name, each in frozen.model.text.state_dict().items())
+    assert all(tensor.equal(before[name]) for name, tensor in frozen.model.text.state_dict().items())
 
 
 def test_keys_are_the_words_between_the_marks_and_all_patches(objective, tiny_settings):
@@ -220,7 +221,7 @@ def test_masking_hides_patches_of_the_image_and_of_the_tokens(objective, tiny_se
     assert left.abs().sum() == 0
     monkeypatch.setattr(dusss, "MASKED_SHARE", 0.5)
     shown = []
-    monkeypatch.setattr(objective.model, "image_tokens", lambda each: shown.append(each) or [whole])
+    monkeypatch.setattr(objective.model, "image_tokens", lambda tokens: shown.append(tokens) or [whole])
     objective._masked(torch.ones_like(images), patches)
     means = torch.nn.functional.avg_pool2d(shown[0], 8)
     assert set(means.unique().tolist()) == {0.0, 1.0}  # whole patches
@@ -241,9 +242,9 @@ def test_the_objective_bears_poor_batches(objective, tiny_settings, case):
     total.backward()
     assert total.dtype == torch.float32
     assert total.isfinite()
-    gradients = [each.grad for each in objective.parameters() if each.grad is not None]
+    gradients = [parameter.grad for parameter in objective.parameters() if parameter.grad is not None]
     assert gradients
-    assert all(each.isfinite().all() for each in gradients)
+    assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 def test_half_precision_changes_the_loss_by_little(objective, tiny_settings):
@@ -257,7 +258,9 @@ def test_half_precision_changes_the_loss_by_little(objective, tiny_settings):
 
 
 def optimise(objective, batch, steps, first=0):
-    optimizer = torch.optim.Adam([each for each in objective.parameters() if each.requires_grad], lr=3e-3)
+    optimizer = torch.optim.Adam(
+        [parameter for parameter in objective.parameters() if parameter.requires_grad], lr=3e-3
+    )
     losses = []
     for step in range(first, first + steps):
         torch.manual_seed(step)
@@ -276,7 +279,7 @@ def test_validation_changes_no_state_and_the_state_dict_is_all_of_it(objective, 
     state = copy.deepcopy(objective.state_dict())
     with torch.no_grad():
         objective.eval()(*batch)
-    assert all(each.equal(state[name]) for name, each in objective.state_dict().items())
+    assert all(tensor.equal(state[name]) for name, tensor in objective.state_dict().items())
     other = make_objective(tiny_settings, text_learning_rate=None)
     other.load_state_dict(state)
     assert optimise(objective, batch, 3, first=3) == optimise(other, batch, 3, first=3)
@@ -381,8 +384,8 @@ def test_the_segmentation_bears_poor_batches(case):
     total.backward()
     assert total.dtype == torch.float32
     assert total.isfinite()
-    assert all(each.grad.isfinite().all() for each in method.student.parameters())
-    assert all(each.grad is None for each in method.teacher.parameters())
+    assert all(parameter.grad.isfinite().all() for parameter in method.student.parameters())
+    assert all(parameter.grad is None for parameter in method.teacher.parameters())
 
 
 def test_segmentation_training_lowers_the_loss_and_resumes_to_the_same_bits():
@@ -401,9 +404,9 @@ def segment(method, batch, steps):
         total = method(batch)["total"]
         total.backward()
         with torch.no_grad():
-            for each in method.student.parameters():
-                each -= 0.2 * each.grad
-                each.grad = None
+            for parameter in method.student.parameters():
+                parameter -= 0.2 * parameter.grad
+                parameter.grad = None
         method.after_step(step)
         losses.append(total.item())
     return losses

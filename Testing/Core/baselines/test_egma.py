@@ -83,7 +83,7 @@ def slow_contrast(x, GL, valid, scale):
             T2I.append(scale * sum(bests) / len(bests))
         same = [b for b in range(count) if structures[b] == structures[a]]
         for logits in (I2T, T2I):
-            everything = torch.log(sum(each.exp() for each in logits))
+            everything = torch.log(sum(logit.exp() for logit in logits))
             loss = loss + sum(everything - logits[b] for b in same) / len(same) / count / 2
     return loss
 
@@ -191,9 +191,9 @@ def test_small_and_empty_batches_give_finite_gradients(kind, count, fill, make_o
         terms = objective(images, labels)
     terms["total"].backward()
     assert all(value.isfinite() and value.dtype == torch.float32 for value in terms.values())
-    gradients = [each.grad for each in objective.parameters() if each.grad is not None]
+    gradients = [parameter.grad for parameter in objective.parameters() if parameter.grad is not None]
     assert gradients
-    assert all(each.isfinite().all() for each in gradients)
+    assert all(gradient.isfinite().all() for gradient in gradients)
     if fill == IGNORE:
         assert terms["total"] == 0
 

@@ -150,9 +150,9 @@ def test_the_decoder_sees_aligned_features():
     method, plain = GraphCL(SETTINGS), BCP(SETTINGS)
     plain.load_state_dict(method.state_dict(), strict=False)
     sup = {}
-    for name, each in {"aligned": method, "plain": plain}.items():
+    for name, trained in {"aligned": method, "plain": plain}.items():
         torch.manual_seed(4)
-        sup[name] = each(make_batch())["sup"].item()
+        sup[name] = trained(make_batch())["sup"].item()
     assert sup["aligned"] != pytest.approx(sup["plain"], rel=1e-5)
     method.alignment = nn.Identity()
     torch.manual_seed(4)
@@ -164,20 +164,20 @@ def test_what_is_clustered_are_aligned_features():
     method = GraphCL(SETTINGS)
     method(make_batch())["clustering"].backward()
     assert method.alignment.scores.weight.grad.abs().sum() > 0
-    assert all(each.grad.abs().sum() > 0 for each in method.student.encoder[-1].parameters())
-    assert all(each.grad is None for each in method.student.decoder.parameters())
+    assert all(parameter.grad.abs().sum() > 0 for parameter in method.student.encoder[-1].parameters())
+    assert all(parameter.grad is None for parameter in method.student.decoder.parameters())
 
 
 def test_what_segments_needs_no_graph_and_the_graph_trains_with_it():
     method = GraphCL(SETTINGS)
     assert type(method.network) is type(method.other_network) is ResidualUNet
-    trained = {name for name, each in method.named_parameters() if each.requires_grad}
+    trained = {name for name, parameter in method.named_parameters() if parameter.requires_grad}
     assert {name.split(".")[0] for name in trained} == {"student", "alignment", "clustering"}
     assert trained <= set(method.state_dict())
     method(make_batch())["total"].backward()
-    for name, each in method.named_parameters():
+    for name, parameter in method.named_parameters():
         if name in trained:
-            assert each.grad is not None and each.grad.isfinite().all(), name
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 
 @pytest.mark.parametrize("make", [GraphCL, GraphCLText])
@@ -190,9 +190,11 @@ def test_any_numbers_of_slices_give_finite_gradients(make, labelled, unlabelled,
     batch.labels[0] = IGNORE
     batch.labels[1:] = 0
     terms = method(batch)
-    assert all(each.isfinite() and each.ndim == 0 for each in terms.values())
+    assert all(term.isfinite() and term.ndim == 0 for term in terms.values())
     terms["total"].backward()
-    assert all(each.grad.isfinite().all() for each in method.parameters() if each.requires_grad)
+    assert all(
+        parameter.grad.isfinite().all() for parameter in method.parameters() if parameter.requires_grad
+    )
 
 
 def test_features_of_nothing_give_finite_gradients():
@@ -241,7 +243,9 @@ def test_enhanced_labels_lose_their_small_pieces_too():
 
 def test_a_restored_method_goes_on_in_the_same_bits():
     def train(method, steps):
-        optimizer = torch.optim.SGD([each for each in method.parameters() if each.requires_grad], lr=0.1)
+        optimizer = torch.optim.SGD(
+            [parameter for parameter in method.parameters() if parameter.requires_grad], lr=0.1
+        )
         for step in steps:
             torch.manual_seed(step)
             method(make_batch(progress=step / 10))["total"].backward()
@@ -253,7 +257,7 @@ def test_a_restored_method_goes_on_in_the_same_bits():
     method, restored = GraphCL(SETTINGS), GraphCL(SETTINGS)
     train(method, range(1, 4))
     restored.load_state_dict(method.state_dict())
-    for each in (method, restored):
-        train(each, range(4, 7))
+    for resumed in (method, restored):
+        train(resumed, range(4, 7))
     states = zip(method.state_dict().values(), restored.state_dict().values(), strict=True)
     assert all(mine.equal(theirs) for mine, theirs in states)

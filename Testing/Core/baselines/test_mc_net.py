@@ -89,8 +89,8 @@ def test_the_loss_is_the_dice_of_every_decoder_and_their_consistency_on_all_slic
     terms = module(batch)
     encoded = module.student.encode(torch.cat([batch.labelled, batch.unlabelled]))
     logits = [decoder(encoded) for decoder in [module.student.decoder, *module.decoders]]
-    supervised = sum(dice_loss(each[:2], batch.labels) for each in logits)
-    consistency = mutual_consistency([each.softmax(1) for each in logits], renormalise)
+    supervised = sum(dice_loss(y[:2], batch.labels) for y in logits)
+    consistency = mutual_consistency([y.softmax(1) for y in logits], renormalise)
     assert len(logits) == decoders
     torch.testing.assert_close(terms["sup"], supervised)
     torch.testing.assert_close(terms["consistency"], consistency)
@@ -130,7 +130,9 @@ def test_losses_and_gradients_are_finite(case, bf16):
         terms = module(edge_cases()[case])
     terms["total"].backward()
     assert all(term.isfinite() and term.dim() == 0 for term in terms.values())
-    assert all(each.grad is not None and each.grad.isfinite().all() for each in module.parameters())
+    assert all(
+        parameter.grad is not None and parameter.grad.isfinite().all() for parameter in module.parameters()
+    )
 
 
 def train(module, steps, batch):

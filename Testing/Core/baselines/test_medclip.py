@@ -13,8 +13,8 @@ from CPS4Core.vision_language.model import build_model
 def striped_slices():
     """Return three slices with a stripe of two structures each, and where they are brighter."""
     labels = torch.zeros(3, 32, 64, dtype=torch.long)
-    for each, structures, place in zip(labels, [(2, 12), (2, 13), (9, 18)], (4, 14, 24), strict=True):
-        each[place : place + 4, :32], each[place : place + 4, 32:] = structures
+    for plane, structures, place in zip(labels, [(2, 12), (2, 13), (9, 18)], (4, 14, 24), strict=True):
+        plane[place : place + 4, :32], plane[place : place + 4, 32:] = structures
     return (labels > 0).float().unsqueeze(1) * 2 - 0.5, labels
 
 
@@ -68,7 +68,7 @@ def test_the_loss_is_the_slow_reading_with_its_gradient(medclip, monkeypatch):
 def test_the_best_match_is_as_soft_as_the_targets(medclip, monkeypatch):
     images, labels = striped_slices()
     # Cosines of which the scale makes 1 for the classes present and 0 for the others, as the labels have it.
-    presence = torch.stack([torch.isin(torch.arange(20), each) for each in labels]).float()
+    presence = torch.stack([torch.isin(torch.arange(20), plane) for plane in labels]).float()
     give_tokens(medclip, monkeypatch, 0.07 * presence, torch.eye(20))
     best = medclip(images, labels)["total"].item()
     give_tokens(medclip, monkeypatch, 0.14 * presence, torch.eye(20))
@@ -87,20 +87,26 @@ def test_any_batch_is_borne(medclip):
         total.backward()
         assert total.isfinite()
         assert total.dtype == torch.float32
-        assert all(each.grad.isfinite().all() for each in medclip.parameters() if each.grad is not None)
+        assert all(
+            parameter.grad.isfinite().all()
+            for parameter in medclip.parameters()
+            if parameter.grad is not None
+        )
 
 
 def test_it_trains_both_projections_and_the_scale(medclip):
     medclip(*striped_slices())["total"].backward()
     trained = (medclip.model.project_patch.weight, medclip.model.project_prompt.weight, medclip.scale.t)
-    assert all(each.grad.abs().max() > 0 for each in trained)
+    assert all(parameter.grad.abs().max() > 0 for parameter in trained)
 
 
 def test_it_learns_what_each_slice_shows_and_its_state_is_whole(medclip, tiny_settings):
     images, labels = striped_slices()
     medclip.model.text.freeze()  # the random text model finds few prompts different
     medclip.model.project_prompt.requires_grad_(False)
-    optimizer = torch.optim.Adam((each for each in medclip.parameters() if each.requires_grad), 1e-2)
+    optimizer = torch.optim.Adam(
+        (parameter for parameter in medclip.parameters() if parameter.requires_grad), 1e-2
+    )
     for step in range(1, 76):
         optimizer.zero_grad()
         medclip(images, labels)["total"].backward()

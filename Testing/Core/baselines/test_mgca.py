@@ -26,8 +26,8 @@ CAPTIONS = [
 def striped_slices():
     """Return three slices with a stripe of two structures, brighter than the rest; the first two share a caption."""
     labels = torch.zeros(3, 32, 64, dtype=torch.long)
-    for each, structures, place in zip(labels, [(2, 12), (2, 12), (9, 18)], (4, 6, 24), strict=True):
-        each[place : place + 4, :32], each[place : place + 4, 32:] = structures
+    for plane, structures, place in zip(labels, [(2, 12), (2, 12), (9, 18)], (4, 6, 24), strict=True):
+        plane[place : place + 4, :32], plane[place : place + 4, 32:] = structures
     return (labels > 0).float().unsqueeze(1) * 2 - 0.5, labels
 
 
@@ -152,7 +152,7 @@ def test_without_a_class_token_all_patches_weigh_the_same(tiny_settings):
 def test_words_come_without_frame_and_padding_and_weigh_what_cls_pays_them(mgca):
     words, is_word, weights = mgca.words(CAPTIONS)
     tokenizer = mgca.model.text.tokenizer
-    assert is_word.sum(1).tolist() == [len(tokenizer.tokenize(each)) for each in CAPTIONS]
+    assert is_word.sum(1).tolist() == [len(tokenizer.tokenize(caption)) for caption in CAPTIONS]
     for i, text in enumerate(CAPTIONS):
         alone = tokenizer([text], return_tensors="pt")
         output = mgca.model.text.model(**alone, output_attentions=True)
@@ -193,8 +193,8 @@ def test_the_total_is_the_sum_of_the_three_losses_as_published(mgca):
 
 def test_the_local_loss_of_a_slice_knows_nothing_of_the_others(mgca):
     images, labels = striped_slices()
-    each = [mgca(images[i : i + 1], labels[i : i + 1])["local"] for i in range(3)]
-    torch.testing.assert_close(mgca(images, labels)["local"], sum(each) / 3, rtol=1e-4, atol=1e-5)
+    alone = [mgca(images[i : i + 1], labels[i : i + 1])["local"] for i in range(3)]
+    torch.testing.assert_close(mgca(images, labels)["local"], sum(alone) / 3, rtol=1e-4, atol=1e-5)
 
 
 def test_any_batch_is_borne(mgca):
@@ -205,8 +205,10 @@ def test_any_batch_is_borne(mgca):
         with torch.autocast("cpu", torch.bfloat16):
             terms = mgca(images[:n], truth[:n])
         terms["total"].backward()
-        assert all(each.isfinite() and each.dtype == torch.float32 for each in terms.values())
-        assert all(each.grad.isfinite().all() for each in mgca.parameters() if each.grad is not None)
+        assert all(term.isfinite() and term.dtype == torch.float32 for term in terms.values())
+        assert all(
+            parameter.grad.isfinite().all() for parameter in mgca.parameters() if parameter.grad is not None
+        )
 
 
 def test_it_learns_and_its_state_is_whole(mgca, tiny_settings):
@@ -217,7 +219,7 @@ def test_it_learns_and_its_state_is_whole(mgca, tiny_settings):
         optimizer.zero_grad()
         mgca(images, labels)["total"].backward()
         optimizer.step()
-    untrained = {name for name, each in mgca.named_parameters() if each.grad is None}
+    untrained = {name for name, parameter in mgca.named_parameters() if parameter.grad is None}
     assert all(name.startswith(("model.text.model.pooler", "model.w", "model.b")) for name in untrained)
     mgca.eval()
     with torch.no_grad():
@@ -233,5 +235,5 @@ def test_it_learns_and_its_state_is_whole(mgca, tiny_settings):
 def test_a_frozen_text_encoder_stays_as_it_is(mgca):
     mgca.model.text.freeze()
     mgca.train()(*striped_slices())["total"].backward()
-    assert all(each.grad is None for each in mgca.model.text.parameters())
+    assert all(parameter.grad is None for parameter in mgca.model.text.parameters())
     assert mgca.model.project_prompt.weight.grad.abs().max() > 0

@@ -85,10 +85,10 @@ def test_running_statistics_stay_and_weights_get_a_gradient(norm):
     network = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), norm(3)).train()
     images = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(8))
     p = network(images).detach().softmax(1)
-    before = {name: each.clone() for name, each in network.named_buffers()}
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
     distance = adversarial_distance(network, images, p)
-    assert all(each.equal(before[name]) for name, each in network.named_buffers())
-    assert all(each.grad is None for each in network.parameters())  # the power step leaves none
+    assert all(buffer.equal(before[name]) for name, buffer in network.named_buffers())
+    assert all(parameter.grad is None for parameter in network.parameters())  # the power step leaves none
     distance.backward()
     assert network[0].weight.grad.abs().sum() > 0
     network(images)
@@ -155,7 +155,9 @@ def test_the_memory_of_two_processes_is_that_of_one_with_all_their_pixels(monkey
     one.update(features, labels)
 
     sent = []
-    monkeypatch.setattr(class_memory, "_of_all_processes", lambda each: sent.append(each) or each)
+    monkeypatch.setattr(
+        class_memory, "_of_all_processes", lambda candidates: sent.append(candidates) or candidates
+    )
     memory_that_scores_by_the_first_channel().update(features[20:], labels[20:])
     monkeypatch.undo()
 
@@ -175,12 +177,12 @@ def slow_distance(memory, features, labels):
     """Pair by pair: both weights have a mean of one over the vectors of the class."""
     total = 0
     for c in range(len(memory.count)):
-        q = [each for each, label in zip(features, labels, strict=True) if label == c]
+        q = [vector for vector, label in zip(features, labels, strict=True) if label == c]
         z = list(memory.vectors[c][: int(memory.count[c])])
         if not q or not z:
             continue
-        a = [torch.sigmoid(memory.feature_selectors[c](each.detach()[None])) for each in q]
-        b = [torch.sigmoid(memory.memory_selectors[c](each[None])) for each in z]
+        a = [torch.sigmoid(memory.feature_selectors[c](vector.detach()[None])) for vector in q]
+        b = [torch.sigmoid(memory.memory_selectors[c](vector[None])) for vector in z]
         pairs = [
             (a[i] * len(q) / sum(a))
             * (b[j] * len(z) / sum(b))
@@ -292,7 +294,7 @@ def test_pixels_are_drawn_with_their_labels_and_again_with_the_same_seed(monkeyp
 def test_a_step_updates_the_statistics_of_the_student_once():
     module = new()
     module(random_batch())
-    counts = {int(each) for name, each in module.student.named_buffers() if name.endswith("tracked")}
+    counts = {int(buffer) for name, buffer in module.student.named_buffers() if name.endswith("tracked")}
     assert counts == {1}
 
 
@@ -320,8 +322,10 @@ def test_losses_and_gradients_are_finite(case, bf16):
         terms = module(edge_cases()[case])
     terms["total"].backward()
     assert all(term.isfinite() and term.dim() == 0 for term in terms.values())
-    assert all(each.grad is not None and each.grad.isfinite().all() for each in module.parameters())
-    assert all(each.isfinite().all() for each in module.buffers())
+    assert all(
+        parameter.grad is not None and parameter.grad.isfinite().all() for parameter in module.parameters()
+    )
+    assert all(buffer.isfinite().all() for buffer in module.buffers())
 
 
 def train(module, steps, batch):

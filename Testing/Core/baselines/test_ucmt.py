@@ -164,14 +164,17 @@ def test_the_terms_add_up_and_pseudo_labels_gain_weight():
 def test_the_teacher_follows_the_first_student_and_gets_no_gradient():
     method = make_method()
     method(make_batch())["total"].backward()
-    assert all(each.grad is None for each in method.teacher.parameters())
-    assert all(each.grad is not None for each in [*method.student.parameters(), *method.second.parameters()])
+    assert all(parameter.grad is None for parameter in method.teacher.parameters())
+    assert all(
+        parameter.grad is not None
+        for parameter in [*method.student.parameters(), *method.second.parameters()]
+    )
     with torch.no_grad():
-        for each in method.student.parameters():
-            each.fill_(2.0)
-        for each in method.second.parameters():
-            each.fill_(70.0)
-    before = [each.clone() for each in method.teacher.network.parameters()]
+        for parameter in method.student.parameters():
+            parameter.fill_(2.0)
+        for parameter in method.second.parameters():
+            parameter.fill_(70.0)
+    before = [parameter.clone() for parameter in method.teacher.network.parameters()]
     method.after_step(1000)
     for old, new in zip(before, method.teacher.network.parameters(), strict=True):
         torch.testing.assert_close(new, 0.99 * old + 0.01 * 2.0)
@@ -194,8 +197,8 @@ def test_small_and_empty_batches_give_finite_gradients(sizes, labels):
     else:
         batch.labels[:, : 5 if labels == "some ignored" else None] = IGNORE
     method(batch)["total"].backward()
-    gradients = [each.grad for each in method.parameters() if each.requires_grad]
-    assert all(each.isfinite().all() for each in gradients)
+    gradients = [parameter.grad for parameter in method.parameters() if parameter.requires_grad]
+    assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 def test_half_precision_gives_nearly_the_same_loss():
@@ -209,7 +212,9 @@ def test_half_precision_gives_nearly_the_same_loss():
 
 
 def train(method, steps, first=1):
-    optimizer = torch.optim.Adam([each for each in method.parameters() if each.requires_grad], lr=0.02)
+    optimizer = torch.optim.Adam(
+        [parameter for parameter in method.parameters() if parameter.requires_grad], lr=0.02
+    )
     losses = []
     for step in range(first, first + steps):
         torch.manual_seed(step)
