@@ -22,10 +22,10 @@ from CPS4Core.class_table import NUM_CLASSES, class_prompts
 from CPS4Core.config import Settings, load_settings
 from CPS4Core.events import silent
 from CPS4Core.model_folder import ModelFolder, new_card
-from CPS4Core.phantom.data_set import write_phantom_data_set
-from CPS4Core.phantom.phantom import PhantomOptions
 from CPS4Core.segmentation.methods.method import Batch
 from CPS4Core.segmentation.unet import ResidualUNet
+from CPS4Core.synthesis.phantom.data_set import write_phantom_data_set
+from CPS4Core.synthesis.phantom.volume import PhantomOptions
 from CPS4Core.training.pretrain import pretrain
 from CPS4Core.training.train import train
 from CPS4Core.vision_language.model import build_model

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.events import Progress, Reporter
-from CPS4Core.phantom.data_set import TEST_SEEDS, write_phantom
+from CPS4Core.synthesis.phantom.data_set import TEST_SEEDS, write_phantom
 
 TESTS = 4
 

@@ -20,7 +20,7 @@ from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Progress, Reporter
 from CPS4Core.files import written_aside
 from CPS4Core.synthesis.paint import Painter
-from CPS4Core.synthesis.patient import draw_synthetic_patient
+from CPS4Core.synthesis.patient import draw_patient
 
 VERSION = 1
 """Counts up when the same seed gives other maps."""
@@ -91,7 +91,7 @@ def draw_bank(
 def draw_patient_maps(seed: int, patient: int) -> np.ndarray:
     """Return the tissue maps of one patient, uint8 codes, (planes, rows, columns)."""
     random = np.random.default_rng([seed, patient, VERSION])
-    person = draw_synthetic_patient(random)
+    person = draw_patient(random)
     centre_z = random.uniform(20, 190) * person.size
     near = [segment for segment in person.segments if abs(segment.z - centre_z) < 120]
     centre_y = np.mean([segment.y for segment in near]) + random.normal(4, 8)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from CPS4Core.synthesis.patient import Segment, SyntheticPatient
+from CPS4Core.synthesis.patient import Patient, Segment
+from CPS4Core.synthesis.shapes import box, ellipsoid, superellipse
 from CPS4Core.synthesis.tissues import ABOVE, SACRUM, bone, disc, surrounding
 
 SHELL = 0.9
@@ -30,7 +31,7 @@ class Painter:
 
     def __init__(
         self,
-        patient: SyntheticPatient,
+        patient: Patient,
         x: np.ndarray,
         y: np.ndarray,
         z: np.ndarray,
@@ -184,21 +185,21 @@ class Painter:
         if not segment.posterior:
             return
         jitter = self.random.normal(0, 1, 6)
-        pedicle = _ellipsoid(
+        pedicle = ellipsoid(
             back - wall - 5 * size,
             up - 0.35 * half,
             apart - 13 * wider * size,
             (10 * size, 0.55 * half + 1, 5.0 * size),
         )
         pillar_back = wall + (16 + 0.6 * jitter[0]) * size - 0.22 * (up + 0.2 * half)
-        pillar = _ellipsoid(
+        pillar = ellipsoid(
             back - pillar_back,
             up + 0.35 * half,
             apart - 16 * wider * size,
             (6.5 * size, 1.55 * half, 7 * size),
         )
         lamina_back = wall + 20 * size - 0.25 * up
-        lamina = _ellipsoid(
+        lamina = ellipsoid(
             back - lamina_back, up + 0.45 * half, apart - 7 * size, (4.5 * size, 0.95 * half, 8 * size)
         )
         droop = (0.75 if thoracic else 0.22) + 0.05 * jitter[1]
@@ -206,7 +207,7 @@ class Painter:
         centre = wall + (18 * size + length)
         high = ((5.5 if thoracic else 10.5) + 0.8 * jitter[3]) * size
         fall = up + (0.5 + 0.08 * jitter[4]) * half + droop * (back - wall - 18 * size)
-        spinous = _box(back - centre, fall, side - 0.6 * jitter[5], (length, high, 3.8 * size))
+        spinous = box(back - centre, fall, side - 0.6 * jitter[5], (length, high, 3.8 * size))
         inside = np.maximum.reduce((pedicle, pillar, lamina, spinous))
         self._bone(inside, segment, near, "posterior_")
         if segment.screw:
@@ -234,7 +235,7 @@ class Painter:
         self._set(hole & (np.abs(back - 6) < deep + 6), "epidural_fat", near)
         self._set(hole & (np.hypot(apart - 20 * size, back - 3) < 3), "nerve", near)
         roof = deep + 19 * size * np.clip(segment.depth / (30 * size), 0.35, 1)
-        crest = _box(
+        crest = box(
             back - roof,
             up + 0.2 * half,
             np.maximum(apart - 8 * size, 0) * 0.5,
@@ -253,7 +254,7 @@ class Painter:
             * np.clip(1 - (side / (0.4 * segment.width)) ** 2, 0, 1)
         )
         reach = np.where(back > 0, deep + segment.bulge * np.exp(-((side / 12) ** 2)), deep)
-        radius = _superellipse(back / reach, side / (segment.width / 2))
+        radius = superellipse(back / reach, side / (segment.width / 2))
         inside = np.minimum((1 - radius) * deep, half + swell - np.abs(up))
         slot = segment.slot
         self._code(inside > 0, disc(slot, "annulus"), near)
@@ -279,7 +280,7 @@ class Painter:
         )
         wide = min(segment.width, 52 * self.patient.size) / 2
         reach = deep * waist + rim
-        radius = _superellipse(back / reach, side / wide)
+        radius = superellipse(back / reach, side / wide)
         bowl = np.clip(1 - (back / (0.82 * deep)) ** 2, 0, 1) * np.clip(1 - (side / (0.85 * wide)) ** 2, 0, 1)
         half = mean_half - back * np.tan(segment.wedge / 2)
         half = half - np.where(up > 0, segment.concave_high, segment.concave_low) * bowl
@@ -367,22 +368,3 @@ def smooth_noise(random: np.random.Generator, coarse: Sequence[int], fine: Seque
 def random_between(random: np.random.Generator, low: float, high: float) -> float:
     """Return a number drawn evenly between two others."""
     return float(random.uniform(low, high))
-
-
-def _superellipse(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the radius of points in a rounded rectangle of half-axes 1."""
-    return (np.abs(a) ** 2.6 + np.abs(b) ** 2.6) ** (1 / 2.6)
-
-
-def _ellipsoid(a: np.ndarray, b: np.ndarray, c: np.ndarray, radii: tuple[float, float, float]) -> np.ndarray:
-    """Return about the distance, in mm, to the border of an ellipsoid; positive inside."""
-    return (1 - np.sqrt((a / radii[0]) ** 2 + (b / radii[1]) ** 2 + (c / radii[2]) ** 2)) * min(radii)
-
-
-def _box(a: np.ndarray, b: np.ndarray, c: np.ndarray, radii: tuple[float, float, float]) -> np.ndarray:
-    """Return about the distance, in mm, to the border of a box with rounded corners; positive inside."""
-    squares = [
-        (distance / np.float32(radius)) ** 2 for distance, radius in zip((a, b, c), radii, strict=True)
-    ]
-    radius = np.sqrt(np.sqrt(sum(square * square for square in squares)))
-    return (1 - radius) * min(radii)

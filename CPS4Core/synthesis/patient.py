@@ -1,8 +1,8 @@
-"""A synthetic patient: sizes from the literature; posture, variants and disease drawn at random.
+"""A synthetic patient: mean sizes (``sizes``); posture, variants and disease drawn at random.
 
-Sizes are those of the phantom (``CPS4Core.phantom.anatomy``, with its sources). The sacrum follows published means of
-its segments: it tapers, curves most at S3, and keeps remnants of its discs. Coordinates are those of the patient, in
-mm: x to the left, y to the back, z to the head; the middle of the upper end-plate of S1 is the origin.
+The sacrum follows published means of its segments: it tapers, curves most at S3, and keeps remnants of its discs.
+Coordinates are those of the patient, in mm: x to the left, y to the back, z to the head; the middle of the upper
+end-plate of S1 is the origin.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Literal
 
 import numpy as np
 
-from CPS4Core.phantom.anatomy import LEVELS, LORDOSIS_SHARES, Level
+from CPS4Core.synthesis.sizes import LORDOSIS_SHARES, SIZES, LevelSize
+from CPS4Core.synthesis.stacking import Leaning, hang, stack
 from CPS4Core.synthesis.tissues import ABOVE, SACRUM
 
 HIGHER = tuple(
-    Level(0, 0, depth, width, height, disc_height)
-    for depth, width, height, disc_height in (
+    LevelSize(*mean)
+    for mean in (
         (24.5, 28.5, 19.2, 4.0),
         (23.0, 28.0, 18.7, 4.0),
         (21.5, 28.0, 18.2, 4.0),
@@ -53,7 +54,7 @@ class Lesion:
 
 
 @dataclass(frozen=True)
-class Segment:
+class Segment(Leaning):
     """A vertebral body, a disc, or a piece of the sacrum or coccyx."""
 
     kind: Literal["vertebra", "disc", "sacrum", "remnant", "coccyx"]
@@ -92,19 +93,9 @@ class Segment:
         """Mean depth, in mm."""
         return (self.depth_low + self.depth_high) / 2
 
-    @property
-    def up(self) -> tuple[float, float]:
-        """Unit vector (y, z) along its axis, upwards."""
-        return -float(np.sin(self.tilt)), float(np.cos(self.tilt))
-
-    @property
-    def back(self) -> tuple[float, float]:
-        """Unit vector (y, z) to its back."""
-        return float(np.cos(self.tilt)), float(np.sin(self.tilt))
-
 
 @dataclass(frozen=True)
-class SyntheticPatient:
+class Patient:
     """One patient."""
 
     segments: tuple[Segment, ...]
@@ -132,7 +123,7 @@ class SyntheticPatient:
         return np.sum(waves, axis=0)
 
 
-def draw_synthetic_patient(random: np.random.Generator) -> SyntheticPatient:
+def draw_patient(random: np.random.Generator) -> Patient:
     """Draw a patient, from children to the very large, healthy or not."""
     size = float(np.clip(random.normal(1.03, 0.1), 0.72, 1.32))
     age = float(random.uniform())
@@ -144,7 +135,7 @@ def draw_synthetic_patient(random: np.random.Generator) -> SyntheticPatient:
     l1 = next(segment for segment in spine if segment.kind == "vertebra" and segment.slot == 4)
     strong = random.random() < 0.1
     amplitude = abs(random.normal(0, 14 if strong else 3))
-    return SyntheticPatient(
+    return Patient(
         segments=(*sacrum, *spine),
         conus_z=float(l1.z + random.normal(0, 16) * size),
         curves=(
@@ -178,7 +169,7 @@ def _draw_spine(
     tilt = slope
     # A sixth or a missing lumbar vertebra: sizes move by one, names count from the sacrum.
     variant = int(random.choice([0, 1, -1], p=[0.93, 0.04, 0.03]))
-    sizes = [*LEVELS, *HIGHER]
+    sizes = [*SIZES, *HIGHER]
     sizes = {0: sizes, 1: [sizes[0], *sizes], -1: sizes[1:]}[variant]
     lumbar = 5 + variant
     shares = np.interp(np.linspace(0, 4, lumbar), range(5), LORDOSIS_SHARES)
@@ -205,7 +196,7 @@ def _draw_spine(
         if number == fused:
             disc_height = 0.3
         disc_share = 0.65 if number < lumbar else 0.35
-        y, z, tilt, middle = _stack(y, z, tilt, disc_height, disc_share * turn)
+        y, z, tilt, middle = stack(y, z, tilt, disc_height, disc_share * turn)
         segments.append(
             Segment(
                 "disc",
@@ -229,7 +220,7 @@ def _draw_spine(
             wedge -= np.radians(random.uniform(0, 22)) * crush * 2
             height *= 1 - 0.5 * crush
         taper = random.normal(1.01, 0.02)
-        y, z, tilt, middle = _stack(y, z, tilt, height, wedge)
+        y, z, tilt, middle = stack(y, z, tilt, height, wedge)
         concave = hollow * size * (2.2 if osteoporotic else 1.0)
         modic = random.random() < 0.18 * worn
         segments.append(
@@ -287,7 +278,7 @@ def _draw_sacrum(random: np.random.Generator, size: float, slope: float, top_dep
         if number == 0 and lumbarised:
             low_depth = 0.5 * (low_depth + depth)
         wedge = np.radians(random.normal(4 if number == 0 else 0, 3))
-        y, z, tilt, middle = _hang(y, z, tilt, height, wedge)
+        y, z, tilt, middle = hang(y, z, tilt, height, wedge)
         segments.append(
             Segment(
                 "sacrum",
@@ -306,7 +297,7 @@ def _draw_sacrum(random: np.random.Generator, size: float, slope: float, top_dep
         if number == 0 and lumbarised:
             remnant = random.uniform(3, 7) * size
         if number < 4:
-            y, z, tilt, middle = _hang(
+            y, z, tilt, middle = hang(
                 y, z, tilt, max(remnant, 0.2), -np.radians(bend * curved * random.normal(1, 0.3))
             )
             if remnant > 0.8:
@@ -326,8 +317,8 @@ def _draw_sacrum(random: np.random.Generator, size: float, slope: float, top_dep
                 )
         depth = low_depth * random.uniform(0.92, 1.0)
     for height, depth_here in COCCYX[: random.integers(1, 4)]:
-        y, z, tilt, _ = _hang(y, z, tilt, 1.5 * size, -np.radians(random.uniform(0, 25)))
-        y, z, tilt, middle = _hang(y, z, tilt, height * size, 0.0)
+        y, z, tilt, _ = hang(y, z, tilt, 1.5 * size, -np.radians(random.uniform(0, 25)))
+        y, z, tilt, middle = hang(y, z, tilt, height * size, 0.0)
         segments.append(
             Segment(
                 "coccyx",
@@ -341,23 +332,3 @@ def _draw_sacrum(random: np.random.Generator, size: float, slope: float, top_dep
             )
         )
     return segments
-
-
-def _stack(
-    y: float, z: float, tilt: float, height: float, wedge: float
-) -> tuple[float, float, float, tuple[float, float, float]]:
-    """Put a segment on a face; return the middle and tilt of its upper face, and its own middle and tilt."""
-    middle = tilt - wedge / 2
-    step_y, step_z = -np.sin(middle) * height, np.cos(middle) * height
-    centre = (float(y + step_y / 2), float(z + step_z / 2), float(middle))
-    return float(y + step_y), float(z + step_z), float(tilt - wedge), centre
-
-
-def _hang(
-    y: float, z: float, tilt: float, height: float, wedge: float
-) -> tuple[float, float, float, tuple[float, float, float]]:
-    """Hang a segment below a face; return the middle and tilt of its lower face, and its own middle and tilt."""
-    middle = tilt + wedge / 2
-    step_y, step_z = np.sin(middle) * height, -np.cos(middle) * height
-    centre = (float(y + step_y / 2), float(z + step_z / 2), float(middle))
-    return float(y + step_y), float(z + step_z), float(tilt + wedge), centre

@@ -34,10 +34,10 @@ from CPS4Core.events import Finished, silent
 from CPS4Core.inference.batch import Task, segment_one
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import ModelFolder, new_card
-from CPS4Core.phantom.data_set import write_phantom_data_set
-from CPS4Core.phantom.phantom import PhantomOptions, make_phantom
 from CPS4Core.segmentation.methods.method import Batch
 from CPS4Core.segmentation.unet import ResidualUNet
+from CPS4Core.synthesis.phantom.data_set import write_phantom_data_set
+from CPS4Core.synthesis.phantom.volume import PhantomOptions, make_phantom
 from CPS4Core.systems import find_method
 from CPS4Core.training.train import train
 

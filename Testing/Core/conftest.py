@@ -16,7 +16,7 @@ from small_models import TINY_PHANTOMS, write_text_model
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import Settings
 from CPS4Core.events import silent
-from CPS4Core.phantom.data_set import write_phantom_data_set
+from CPS4Core.synthesis.phantom.data_set import write_phantom_data_set
 from CPS4Core.training.pretrain import pretrain
 from CPS4Core.training.train import train
 

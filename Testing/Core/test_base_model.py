@@ -14,9 +14,9 @@ from CPS4Core.config import load_settings
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Metric, silent
 from CPS4Core.model_folder import ModelFolder
-from CPS4Core.phantom.data_set import write_phantom_data_set
 from CPS4Core.segmentation.unet import ResidualUNet
 from CPS4Core.synthesis import bank as banks
+from CPS4Core.synthesis.phantom.data_set import write_phantom_data_set
 from CPS4Core.training.base_model import make_base_model
 from CPS4Core.training.learners import SemiSupervisedLearner, present_dice_loss
 from CPS4Core.vision_language.known_prompts import KnownPrompts

@@ -14,7 +14,7 @@ from CPS4Core.demo.real_sample import MEMBERS, compare, extract_sample
 from CPS4Core.demo.run import run_demo
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Finished, Warned
-from CPS4Core.phantom.phantom import make_phantom
+from CPS4Core.synthesis.phantom.volume import make_phantom
 
 
 @pytest.fixture

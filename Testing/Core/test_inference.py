@@ -27,7 +27,7 @@ from CPS4Core.inference.outputs import segment_header, write_segmentation
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.inference.worker import Worker
 from CPS4Core.model_folder import ModelFolder
-from CPS4Core.phantom.phantom import make_phantom
+from CPS4Core.synthesis.phantom.volume import make_phantom
 
 CPU = torch.device("cpu")
 

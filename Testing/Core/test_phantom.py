@@ -10,7 +10,7 @@ from CPS4Core.data.dataset import open_data_set
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.data.labels import read_labels
 from CPS4Core.data.volumes import check_same_grid, read_image
-from CPS4Core.phantom.phantom import PhantomOptions, make_phantom
+from CPS4Core.synthesis.phantom.volume import PhantomOptions, make_phantom
 
 LIGHT = PhantomOptions(pixel_mm=(2.0, 2.0), slices=(9, 9))
 CANVAS = InputSettings(size=(160, 192), spacing_mm=2.0)

@@ -19,7 +19,7 @@ from CPS4Core.inference.attend import attend_volume
 from CPS4Core.inference.batch import find_tasks, segment_all
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import ModelFolder
-from CPS4Core.phantom.phantom import make_phantom
+from CPS4Core.synthesis.phantom.volume import make_phantom
 
 CPU = torch.device("cpu")
 SAGITTAL = (0, 0, 1, 1, 0, 0, 0, -1, 0)

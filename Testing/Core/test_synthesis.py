@@ -12,7 +12,7 @@ from CPS4Core.events import silent
 from CPS4Core.synthesis import bank as banks
 from CPS4Core.synthesis.appearance import Appearance, standardise
 from CPS4Core.synthesis.bank import COLUMNS, PLANES, ROWS, draw_bank, draw_patient_maps
-from CPS4Core.synthesis.patient import draw_synthetic_patient
+from CPS4Core.synthesis.patient import draw_patient
 from CPS4Core.synthesis.recast import recast, two_looks
 from CPS4Core.synthesis.tissues import (
     CODES,
@@ -74,7 +74,7 @@ def test_structures_follow_one_another_from_head_to_tail(maps):
 
 def test_the_faces_of_the_spine_meet():
     # Each disc lies between its vertebrae: the distance of their middles is half of both heights.
-    patient = draw_synthetic_patient(np.random.default_rng(3))
+    patient = draw_patient(np.random.default_rng(3))
     spine = [segment for segment in patient.segments if segment.kind in ("vertebra", "disc")]
     for below, above in itertools.pairwise(spine):
         apart = np.hypot(above.y - below.y, above.z - below.z)

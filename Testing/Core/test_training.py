@@ -19,8 +19,8 @@ from CPS4Core.config import load_settings, parse_settings
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Finished, Metric, Warned, silent
 from CPS4Core.model_folder import ModelFolder
-from CPS4Core.phantom.data_set import write_phantom_data_set
-from CPS4Core.phantom.phantom import PhantomOptions
+from CPS4Core.synthesis.phantom.data_set import write_phantom_data_set
+from CPS4Core.synthesis.phantom.volume import PhantomOptions
 from CPS4Core.systems import find_method
 from CPS4Core.training.pretrain import pretrain
 from CPS4Core.training.read_ahead import read_ahead

@@ -9,8 +9,8 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
-from CPS4Core.phantom.anatomy import Patient, draw_patient
-from CPS4Core.phantom.scan import Protocol, Scan
+from CPS4Core.synthesis.phantom.patient import PhantomPatient, draw_phantom_patient
+from CPS4Core.synthesis.phantom.scan import Protocol, Scan
 
 STORED_ORIENTATIONS = tuple(
     "".join(letters)
@@ -42,7 +42,7 @@ class Phantom:
     """int16."""
     labels: sitk.Image
     """Class labels, uint8."""
-    patient: Patient
+    patient: PhantomPatient
 
 
 def make_phantom(seed: int, options: PhantomOptions | None = None) -> Phantom:
@@ -54,7 +54,7 @@ def make_phantom(seed: int, options: PhantomOptions | None = None) -> Phantom:
     """
     options = options or PhantomOptions()
     random = np.random.default_rng([seed, 4])
-    patient = draw_patient(random, options.pathology)
+    patient = draw_phantom_patient(random, options.pathology)
     protocol = _draw_protocol(random, patient, options)
     image, labels = Scan(patient, protocol, random).run()
     direction = CANONICAL_DIRECTION
@@ -71,7 +71,7 @@ def make_phantom(seed: int, options: PhantomOptions | None = None) -> Phantom:
     return Phantom(scan, truth, patient)
 
 
-def _draw_protocol(random: np.random.Generator, patient: Patient, options: PhantomOptions) -> Protocol:
+def _draw_protocol(random: np.random.Generator, patient: PhantomPatient, options: PhantomOptions) -> Protocol:
     pixel = random.uniform(*options.pixel_mm)
     extent = random.uniform(*options.field_of_view_mm)
     centre_z = random.normal(95, 22) * patient.size

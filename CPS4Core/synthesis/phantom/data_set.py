@@ -8,7 +8,7 @@ from CPS4Core.cancellation import Cancellation
 from CPS4Core.data.dataset import CHANNEL, write_description
 from CPS4Core.data.writing import write_volume
 from CPS4Core.events import Progress, Reporter, silent
-from CPS4Core.phantom.phantom import PhantomOptions, make_phantom
+from CPS4Core.synthesis.phantom.volume import PhantomOptions, make_phantom
 
 DESCRIPTION = "Synthetic spine MR made by CPS4: phantoms, not patients."
 TEST_SEEDS = 100_000

@@ -14,7 +14,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from CPS4Core.class_table import BACKGROUND
-from CPS4Core.phantom.anatomy import Element, Patient
+from CPS4Core.synthesis.phantom.patient import Element, PhantomPatient
+from CPS4Core.synthesis.shapes import ellipsoid, superellipse
 
 SUB_SLICES = 3
 """Thin slices averaged into one."""
@@ -52,7 +53,7 @@ class Protocol:
 class Scan:
     """Paints the tissues of a patient on a grid of slices, rows (to the back) and columns (to the feet)."""
 
-    def __init__(self, patient: Patient, protocol: Protocol, random: np.random.Generator):
+    def __init__(self, patient: PhantomPatient, protocol: Protocol, random: np.random.Generator):
         self.patient = patient
         self.protocol = protocol
         self.random = random
@@ -163,9 +164,7 @@ class Scan:
         near, back, up, side = self._local(element, 0.75 * (element.depth + element.height))
         half = element.height / 2 - back * np.tan(element.wedge / 2)
         waist = 1 - 0.09 * (1 - np.clip(up / half, -1, 1) ** 2)
-        radius = (
-            np.abs(back / (element.depth / 2 * waist)) ** 2.6 + np.abs(side / (element.width / 2)) ** 2.6
-        ) ** (1 / 2.6)
+        radius = superellipse(back / (element.depth / 2 * waist), side / (element.width / 2))
         inside = np.minimum((1 - radius) * element.depth / 2, half - np.abs(up))
         marrow = (
             self.protocol.marrow
@@ -195,7 +194,7 @@ class Scan:
         near, back, up, side = self._local(element, 0.75 * (element.depth + element.height))
         half = np.maximum(element.height / 2 - back * np.tan(element.wedge / 2), 0.5)
         depth = np.where(back > 0, element.depth / 2 + element.bulge, element.depth / 2)
-        radius = (np.abs(back / depth) ** 2.6 + np.abs(side / (element.width / 2)) ** 2.6) ** (1 / 2.6)
+        radius = superellipse(back / depth, side / (element.width / 2))
         inside = np.minimum((1 - radius) * element.depth / 2, half - np.abs(up))
         core = np.clip((0.72 - radius) * 4, 0, 1) * np.clip((1 - np.abs(up / half)) * 2.2, 0, 1)
         cleft = 1 - 0.25 * element.hydration * np.exp(-((up / (0.25 * element.height)) ** 2))
@@ -209,15 +208,13 @@ class Scan:
         thoracic = element.height < 25.8 * size
         near, back, up, side = self._local(element, 1.6 * element.depth + 20)
         wall, apart = element.depth / 2, np.abs(side)
-        pedicle = _ellipsoid(
-            back - wall - 6 * size, up - 0.2 * element.height, apart - 13 * size, (9, 7, 4.5)
-        )
-        lamina = _ellipsoid(
+        pedicle = ellipsoid(back - wall - 6 * size, up - 0.2 * element.height, apart - 13 * size, (9, 7, 4.5))
+        lamina = ellipsoid(
             back - wall - 17 * size, up + 0.25 * element.height, apart - 13 * size, (6.5, 18, 7)
         )
         droop = 0.75 if thoracic else 0.35
         tip = back - wall - (33 if thoracic else 31) * size
-        spinous = _ellipsoid(
+        spinous = ellipsoid(
             tip, up + 0.5 * element.height + droop * tip, side, (13, 6 if thoracic else 9.5, 3.6)
         )
         inside = reduce(np.maximum, (pedicle, lamina, spinous))
@@ -272,11 +269,6 @@ def _linear_weights(fine: int, coarse: int) -> np.ndarray:
     """Return the matrix (fine, coarse) that interpolates linearly from a coarse to a fine axis."""
     position = np.linspace(0, coarse - 1, fine, dtype=np.float32)
     return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(coarse, dtype=np.float32)))
-
-
-def _ellipsoid(a: np.ndarray, b: np.ndarray, c: np.ndarray, radii: tuple[float, float, float]) -> np.ndarray:
-    """Return about the distance, in mm, to the border of an ellipsoid; positive inside."""
-    return (1 - np.sqrt((a / radii[0]) ** 2 + (b / radii[1]) ** 2 + (c / radii[2]) ** 2)) * min(radii)
 
 
 def _rotation(angles: tuple[float, float, float]) -> np.ndarray:

@@ -1,16 +1,8 @@
 """The anatomy of a phantom: sizes from the literature, posture and degeneration drawn at random.
 
-Sizes are adult means, rounded, in mm:
-
-- vertebral bodies: Panjabi et al., Thoracic human vertebrae, Spine 16 (1991), and Human lumbar vertebrae, Spine 17
-  (1992): end-plate width and depth, posterior body height;
-- discs: Gilad and Nissan, Spine 11 (1986), and Zhou et al., European Spine Journal 9 (2000), for lumbar heights;
-  thoracic discs are lower, falling to about 4 mm;
-- lordosis and kyphosis: ranges of adult standing radiographs, flattened as in lying patients. Two thirds of the
-  lordosis lie below L4.
-
-Coordinates are those of the patient, in mm: x to the left, y to the back, z to the head. The middle of the upper
-end-plate of S1 is the origin.
+Lordosis and kyphosis have the ranges of adult standing radiographs, flattened as in lying patients. Coordinates are
+those of the patient, in mm: x to the left, y to the back, z to the head. The middle of the upper end-plate of S1 is
+the origin.
 """
 
 from __future__ import annotations
@@ -20,41 +12,11 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from CPS4Core.class_table import BACKGROUND, BONES, DISCS
+from CPS4Core.synthesis.sizes import LORDOSIS_SHARES, SIZES
+from CPS4Core.synthesis.stacking import Leaning, stack
 
-@dataclass(frozen=True)
-class Level:
-    """Mean sizes of one vertebra and of the disc below it."""
-
-    label: int
-    """Class label; 0 above T9, where vertebrae are seen but not labelled."""
-    disc_label: int
-    depth: float
-    width: float
-    height: float
-    disc_height: float
-
-
-LEVELS = (
-    Level(2, 11, 35.0, 48.0, 26.0, 10.0),  # L5
-    Level(3, 12, 35.5, 46.5, 27.0, 11.0),  # L4
-    Level(4, 13, 35.0, 44.5, 27.0, 10.5),  # L3
-    Level(5, 14, 34.5, 43.0, 27.0, 9.5),  # L2
-    Level(6, 15, 34.0, 41.5, 26.5, 8.0),  # L1
-    Level(7, 16, 32.5, 40.5, 25.5, 6.5),  # T12
-    Level(8, 17, 31.5, 38.0, 24.0, 5.5),  # T11
-    Level(9, 18, 30.5, 35.0, 22.8, 4.8),  # T10
-    Level(10, 19, 29.5, 32.5, 21.8, 4.4),  # T9
-    Level(0, 0, 28.5, 31.0, 21.2, 4.2),  # T8
-    Level(0, 0, 27.5, 30.0, 20.7, 4.0),  # T7
-    Level(0, 0, 26.5, 29.5, 20.2, 4.0),  # T6
-    Level(0, 0, 25.5, 29.0, 19.7, 4.0),  # T5
-)
-"""From L5 upwards."""
-
-LORDOSIS_SHARES = (0.36, 0.28, 0.16, 0.12, 0.08)
-"""Of the lumbar lordosis, from L5/S to L1/L2, shared between disc and vertebra."""
 SACRUM_HEIGHTS = (29.0, 24.0, 20.0, 17.0, 14.0)
-SACRUM_LABEL = 1
 
 Finding = Literal["haemangioma", "node", "oedema"]
 FINDINGS: tuple[Finding, ...] = get_args(Finding)
@@ -62,7 +24,7 @@ FINDINGS: tuple[Finding, ...] = get_args(Finding)
 
 
 @dataclass(frozen=True)
-class Element:
+class Element(Leaning):
     """A vertebral body, a disc or a sacral segment."""
 
     kind: Literal["vertebra", "disc", "sacrum"]
@@ -83,19 +45,9 @@ class Element:
     finding: Finding | None = None
     """Of a vertebra."""
 
-    @property
-    def up(self) -> tuple[float, float]:
-        """Unit vector (y, z) along its axis, upwards."""
-        return -float(np.sin(self.tilt)), float(np.cos(self.tilt))
-
-    @property
-    def back(self) -> tuple[float, float]:
-        """Unit vector (y, z) to its back."""
-        return float(np.cos(self.tilt)), float(np.sin(self.tilt))
-
 
 @dataclass(frozen=True)
-class Patient:
+class PhantomPatient:
     """One phantom patient."""
 
     elements: tuple[Element, ...]
@@ -116,7 +68,7 @@ class Patient:
         return amplitude * np.sin(z / 90.0 + phase)
 
 
-def draw_patient(random: np.random.Generator, pathology: bool) -> Patient:
+def draw_phantom_patient(random: np.random.Generator, pathology: bool) -> PhantomPatient:
     """Draw a patient.
 
     Args:
@@ -133,7 +85,7 @@ def draw_patient(random: np.random.Generator, pathology: bool) -> Patient:
     elements = (*_draw_sacrum(random, size, slope), *spine)
     bodies = {element.label: element for element in spine if element.kind == "vertebra" and element.label}
     conus = bodies[6].z + random.normal(0, 12) * size
-    return Patient(
+    return PhantomPatient(
         elements=elements,
         conus_z=float(conus),
         scoliosis=(float(random.normal(0, 3.5)), float(random.uniform(0, 2 * np.pi))),
@@ -156,25 +108,26 @@ def _draw_spine(
     y = z = 0.0
     tilt = slope
     elements = []
-    for number, level in enumerate(LEVELS):
+    for number, mean in enumerate(SIZES):
+        known = number < len(DISCS)  # above T9, levels are seen but not labelled
         lumbar = number < len(LORDOSIS_SHARES)
         turn = lordosis * LORDOSIS_SHARES[number] if lumbar else -kyphosis / 8
         turn += np.radians(random.normal(0, 1.2))
         degeneration = float(np.clip(random.normal(age, 0.25) if pathology else 0.1, 0, 1))
         fracture = pathology and random.random() < 0.02 + 0.03 * age
-        height = level.height * size * random.normal(1, 0.035)
+        height = mean.height * size * random.normal(1, 0.035)
         depth, width = (
-            level.depth * size * random.normal(1, 0.03),
-            level.width * size * random.normal(1, 0.03),
+            mean.depth * size * random.normal(1, 0.03),
+            mean.width * size * random.normal(1, 0.03),
         )
 
-        disc_height = level.disc_height * size * random.normal(1, 0.1) * (1 - 0.5 * degeneration**1.5)
+        disc_height = mean.disc_height * size * random.normal(1, 0.1) * (1 - 0.5 * degeneration**1.5)
         disc_wedge, body_wedge = 0.65 * turn, 0.35 * turn
-        y, z, tilt, disc = _stack(y, z, tilt, max(disc_height, 2.5), disc_wedge)
+        y, z, tilt, disc = stack(y, z, tilt, max(disc_height, 2.5), disc_wedge)
         elements.append(
             Element(
                 "disc",
-                level.disc_label,
+                DISCS[number].label if known else BACKGROUND,
                 *disc,
                 depth * 1.02,
                 width,
@@ -187,11 +140,10 @@ def _draw_spine(
         if fracture:
             height *= 0.85
             body_wedge -= np.radians(random.uniform(5, 12))
-        y, z, tilt, body = _stack(y, z, tilt, height, body_wedge)
+        y, z, tilt, body = stack(y, z, tilt, height, body_wedge)
         finding = FINDINGS[random.choice(len(FINDINGS))] if random.random() < 0.12 * pathology else None
-        elements.append(
-            Element("vertebra", level.label, *body, depth, width, height, body_wedge, finding=finding)
-        )
+        label = BONES[number + 1].label if known else BACKGROUND
+        elements.append(Element("vertebra", label, *body, depth, width, height, body_wedge, finding=finding))
     return elements
 
 
@@ -209,7 +161,7 @@ def _draw_sacrum(random: np.random.Generator, size: float, slope: float) -> list
         elements.append(
             Element(
                 "sacrum",
-                SACRUM_LABEL,
+                BONES[0].label,
                 float(y),
                 float(z),
                 float(tilt),
@@ -222,13 +174,3 @@ def _draw_sacrum(random: np.random.Generator, size: float, slope: float) -> list
         y, z = y + np.sin(tilt) * height / 2, z - np.cos(tilt) * height / 2
         tilt -= bend / 2
     return elements
-
-
-def _stack(
-    y: float, z: float, tilt: float, height: float, wedge: float
-) -> tuple[float, float, float, tuple[float, float, float]]:
-    """Put an element on a face; return the middle and tilt of its upper face, and its own middle and tilt."""
-    middle = tilt - wedge / 2
-    step = np.array([-np.sin(middle), np.cos(middle)]) * height
-    centre = (float(y + step[0] / 2), float(z + step[1] / 2), float(middle))
-    return float(y + step[0]), float(z + step[1]), float(tilt - wedge), centre
