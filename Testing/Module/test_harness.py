@@ -1,9 +1,11 @@
 """The harness is faithful: a module written for Slicer runs, and what Slicer would refuse is refused."""
 
 import ast
+import gc
 import importlib
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +183,31 @@ def test_a_selector_speaks_when_its_node_is_renamed_in_5_12(slicer_harness, toy)
     volume.SetName("T2")
     volume.SetAttribute("another", "change")
     assert told == ([volume] if slicer_harness.slicer.app.minorVersion == 12 else [])
+
+
+def test_a_connection_keeps_its_callable_alive_until_it_is_disconnected(slicer_harness):
+    import qt
+
+    class Listener:
+        def __init__(self):
+            self.timer = qt.QTimer()
+            self.timer.timeout.connect(self.tick)
+            self.count = 0
+
+        def tick(self):
+            self.count += 1
+
+    listener = Listener()
+    listener.timer.start(0)
+    slicer_harness.wait_until(lambda: listener.count > 1)
+    listener.timer.stop()
+    gone = weakref.ref(listener)
+    listener = None
+    gc.collect()
+    assert gone() is not None
+    gone().timer.timeout.disconnect(gone().tick)
+    gc.collect()
+    assert gone() is None
 
 
 @in_both_versions

@@ -7,6 +7,7 @@ What PythonQt does, from its source (PythonQtInstanceWrapper.cpp, PythonQtStdDec
 - dynamic properties and children are found by name, `name` stands for `objectName`;
 - `widget.connect("clicked()", f)` beside `widget.clicked.connect(f)`; an unknown signal connects to nothing,
   which here is an error;
+- a connection keeps its callable alive for as long as the sender lives, a bound method of Python too;
 - enumerators are integers, written without the name of their enumeration (`qt.Qt.AlignLeft`);
 - static dialogs return the path alone, not a pair.
 """
@@ -15,6 +16,8 @@ import enum
 import functools
 import inspect
 import re
+import types
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,7 +28,8 @@ QT_MODULES = (QtCore, QtGui, QtWidgets, QtNetwork, QtUiTools)
 HARNESS_PACKAGE = __name__.partition(".")[0]
 
 _adopted = False
-_adapters: dict[Callable, Callable] = {}  # as in PythonQt, a connection keeps its callable alive
+_adapters: dict[Callable, Callable] = {}  # of connections that pass no arguments
+_holders: weakref.WeakValueDictionary[tuple, Callable] = weakref.WeakValueDictionary()
 
 
 class QtProperty:
@@ -72,6 +76,7 @@ def adopt() -> None:
         _refuse_unknown_attributes(cls)
     _enumerators_as_integers()
     _add_decorators()
+    _keep_callables_alive()
     _single_values_from_static_dialogs()
 
 
@@ -237,6 +242,40 @@ def _disconnect(self: QtCore.QObject, signature: str, receiver: Any = None, slot
         return bool(signal.disconnect())
     target = receiver if slot is None else getattr(receiver, slot.lstrip("1").partition("(")[0])
     return bool(signal.disconnect(_without_arguments(target) if signature.endswith("()") else target))
+
+
+def _keep_callables_alive() -> None:
+    """PySide6 lets go of the objects whose bound methods are connected."""
+    connect, disconnect = QtCore.SignalInstance.connect, QtCore.SignalInstance.disconnect
+    QtCore.SignalInstance.connect = lambda self, slot, *how: connect(self, _holding(slot), *how)
+    QtCore.SignalInstance.disconnect = lambda self, *slot: disconnect(self, *map(_holding, slot))
+
+
+def _holding(slot: Any) -> Any:
+    """A function that holds the object of a bound method, the same one for as long as it is connected."""
+    if not isinstance(slot, types.MethodType) or isinstance(slot.__self__, QtCore.QObject):
+        return slot
+    key = (id(slot.__self__), slot.__func__)
+    if key not in _holders:
+        most = _most_arguments(slot)
+
+        def call(*arguments: Any) -> None:
+            slot(*arguments[:most])
+
+        _holders[key] = call
+        return call
+    return _holders[key]
+
+
+def _most_arguments(slot: types.MethodType) -> int | None:
+    """How many arguments a slot takes at most, None if any number."""
+    parameters = inspect.signature(slot).parameters.values()
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        return None
+    return sum(
+        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        for parameter in parameters
+    )
 
 
 def _find_children(self: QtCore.QObject, kind: type | str, name: str = "") -> list[QtCore.QObject]:
