@@ -79,10 +79,14 @@ class EngineProcess:
         self._ended = False
         self._process = qt.QProcess()
         self._process.setProcessEnvironment(engine_environment())
-        self._process.readyReadStandardOutput.connect(self._read_output)
-        self._process.readyReadStandardError.connect(self._read_errors)
-        self._process.finished.connect(self._on_finished)
-        self._process.errorOccurred.connect(self._on_error)
+        self._slots = (
+            (self._process.readyReadStandardOutput, self._read_output),
+            (self._process.readyReadStandardError, self._read_errors),
+            (self._process.finished, self._on_finished),
+            (self._process.errorOccurred, self._on_error),
+        )
+        for said, slot in self._slots:
+            said.connect(slot)
         self._process.start(engine_python(), [str(START), str(ENGINE_FOLDER), *arguments])
 
     @property
@@ -106,6 +110,7 @@ class EngineProcess:
         self._process.closeWriteChannel()
         if not self._process.waitForFinished(int(1000 * seconds)):
             self._kill()
+        self._disconnect()
 
     def _kill(self) -> None:
         """End the engine itself: Slicer's Python is a launcher, which would leave it running."""
@@ -179,4 +184,14 @@ class EngineProcess:
         """Tell of the end once the process's own signal is through: whoever hears of it may let go of the process."""
         if not self._ended:
             self._ended = True
-            qt.QTimer.singleShot(0, lambda: self._tell(lambda: self._on_end(code)))
+            qt.QTimer.singleShot(0, lambda: self._after_end(code))
+
+    def _after_end(self, code: int) -> None:
+        self._disconnect()
+        self._tell(lambda: self._on_end(code))
+
+    def _disconnect(self) -> None:
+        """Let go of the slots: a connection keeps them alive, and they the process."""
+        for said, slot in self._slots:
+            said.disconnect(slot)
+        self._slots = ()

@@ -1,6 +1,8 @@
 """How the engine is started and ended, and what is told of a job that ends without a word."""
 
+import gc
 import sys
+import weakref
 from pathlib import Path
 
 import psutil
@@ -64,6 +66,24 @@ def test_this_version_of_the_engine_runs(module, launcher, another_engine, tmp_p
     assert any("9.9.9" in line for line in lines)
     assert ends == [0]
     assert not process.running
+
+
+@pytest.mark.parametrize("ending", ["by itself", "stopped", "never started"])
+def test_nothing_holds_a_process_that_has_ended(module, another_engine, monkeypatch, ending):
+    from CPS4SegmentationLib import engine
+
+    another_engine("import time\ntime.sleep(60)\n" if ending == "stopped" else "")
+    if ending == "never started":
+        monkeypatch.setattr(engine, "engine_python", lambda: "/no/such/python")
+    process = engine.EngineProcess(["worker"], print, module.widget.logic.log, print)
+    if ending == "stopped":
+        process.stop(0)
+    module.wait(lambda: not process.running)
+    module.harness.process_events()
+    ended = weakref.ref(process)
+    process = None
+    gc.collect()
+    assert ended() is None
 
 
 def test_the_module_segments_through_the_launcher(module, launcher):
