@@ -23,7 +23,7 @@ from CPS4Core.naming import Levels
 from CPS4Core.naming.name import name_levels
 
 T = TypeVar("T")
-Progress = Callable[[int, int], None]
+OnSlices = Callable[[int, int], None]
 """Called with the slices done and their number."""
 
 PIXELS_AT_ONCE = {"cuda": 2**21, "mps": 2**20, "cpu": 2**17}
@@ -73,7 +73,7 @@ class Segmenter:
         *,
         levels: Levels = "counted",
         cancellation: Cancellation | None = None,
-        progress: Progress = lambda done, total: None,
+        progress: OnSlices = lambda done, total: None,
     ) -> SegmentedVolume:
         """Segment a volume.
 
@@ -93,7 +93,7 @@ class Segmenter:
         return find(grid, slices, cancellation, progress)
 
     def _as_seen(
-        self, grid: SliceGrid, slices: Tensor, cancellation: Cancellation | None, progress: Progress
+        self, grid: SliceGrid, slices: Tensor, cancellation: Cancellation | None, progress: OnSlices
     ) -> SegmentedVolume:
         def look(logits: Tensor, _: slice) -> tuple[Tensor, Tensor, Tensor]:
             best, labels = logits.max(1)
@@ -107,7 +107,7 @@ class Segmenter:
         return SegmentedVolume(grid.to_image(result.numpy()), _mean_by_label(certainty, labels[structures]))
 
     def _counted(
-        self, grid: SliceGrid, slices: Tensor, cancellation: Cancellation | None, progress: Progress
+        self, grid: SliceGrid, slices: Tensor, cancellation: Cancellation | None, progress: OnSlices
     ) -> SegmentedVolume:
         def look(logits: Tensor, _: slice) -> tuple[Tensor, Tensor, Tensor]:
             kinds = kinds_of(logits)
@@ -135,7 +135,7 @@ class Segmenter:
         slices: Tensor,
         look: Callable[[Tensor, slice], tuple[Tensor, ...]],
         cancellation: Cancellation | None,
-        progress: Progress,
+        progress: OnSlices,
     ) -> tuple[Tensor, ...]:
         """Return what ``look`` makes of the logits of all slices."""
         chunks = []

@@ -10,7 +10,7 @@ from CPS4Core.class_table import BACKGROUND, BY_LABEL, HEAD_TO_TAIL
 from CPS4Core.naming.cleaning import without_holes, without_specks
 from CPS4Core.naming.column import SACRUM
 from CPS4Core.naming.evidence import scores_of_votes
-from CPS4Core.naming.path import ABOVE, RUNGS, SACRUM_RUNG, Path, best_path, label_of
+from CPS4Core.naming.path import ABOVE, RUNGS, SACRUM_RUNG, LevelPath, best_path, label_of
 from CPS4Core.naming.pieces import Pieces, find_pieces
 from CPS4Core.naming.posture import MOST_LEVELS, posture_scores
 
@@ -90,7 +90,7 @@ def name_levels(
     return Naming(named, found, margin, tuple(_doubts(pieces, path, counted, margin, anchored)))
 
 
-def name_pieces(pieces: Pieces, votes: np.ndarray) -> Path:
+def name_pieces(pieces: Pieces, votes: np.ndarray) -> LevelPath:
     """Return the likeliest rung of each piece.
 
     Args:
@@ -115,13 +115,13 @@ def name_pieces(pieces: Pieces, votes: np.ndarray) -> Path:
     return best_path(*along)
 
 
-def _sacrum_in_view(pieces: Pieces, path: Path, votes: np.ndarray) -> bool:
+def _sacrum_in_view(pieces: Pieces, path: LevelPath, votes: np.ndarray) -> bool:
     """Whether a piece of good size is named sacrum, and looked like it."""
     sacrum = ~pieces.is_disc & (path.rungs >= SACRUM_RUNG) & (votes[:, SACRUM - 1] > 0)
     return bool((sacrum & (pieces.weights >= WHOLE)).any())
 
 
-def _doubts(pieces: Pieces, path: Path, votes: np.ndarray, margin: float, anchored: bool) -> list[str]:
+def _doubts(pieces: Pieces, path: LevelPath, votes: np.ndarray, margin: float, anchored: bool) -> list[str]:
     """Say what to look at."""
     doubts = []
     if not anchored:
@@ -150,7 +150,7 @@ def _doubts(pieces: Pieces, path: Path, votes: np.ndarray, margin: float, anchor
     return doubts
 
 
-def _differ_by_one(pieces: Pieces, path: Path, votes: np.ndarray) -> bool:
+def _differ_by_one(pieces: Pieces, path: LevelPath, votes: np.ndarray) -> bool:
     """Whether most vertebrae got most of their votes for the level above, or most for that below."""
     labels = np.array([label_of(rung) for rung in path.rungs])
     vertebrae = ~pieces.is_disc & (labels > SACRUM)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from CPS4Core.class_table import BACKGROUND, HEAD_TO_TAIL
+from CPS4Core.naming.discs import USUAL_STEP_MM
 
 ABOVE = 30
 """Rungs above T9: the class table ends there, the spine does not."""
@@ -33,11 +34,10 @@ STRAY = 10.0
 """Cost of a piece of usual size that is no structure."""
 UNSEEN = 0.7
 """Cost of a structure that the picture has room for below the lowest piece."""
-USUAL_STEP_MM = 33.0
 
 
 @dataclass(frozen=True)
-class Path:
+class LevelPath:
     """The likeliest rungs."""
 
     rungs: np.ndarray
@@ -53,7 +53,7 @@ def label_of(rung: int) -> int:
 
 def best_path(
     heights: np.ndarray, is_disc: np.ndarray, scores: np.ndarray, weights: np.ndarray, room: float
-) -> Path:
+) -> LevelPath:
     """Name structures in a row.
 
     Args:
@@ -88,7 +88,7 @@ def best_path(
     marginal = np.exp(forward + backward - np.logaddexp.reduce((forward + end).ravel()))
     rungs = _viterbi(emission, start, end, pairs, steps)
     certainty = np.where(rungs >= 0, marginal[np.arange(count), rungs], 1 - marginal.sum(1))
-    return Path(rungs, certainty.clip(0, 1))
+    return LevelPath(rungs, certainty.clip(0, 1))
 
 
 def _viterbi(

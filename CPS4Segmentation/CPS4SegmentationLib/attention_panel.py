@@ -36,7 +36,7 @@ class AttentionPanel(Panel):
         self._maps: dict[str, AttentionMap] = {}
         self._maps_of: tuple | None = None
         self._asked: set[str] = set()
-        self._job = 0
+        self._round = 0
         self._fill_table()
         self.ui.classTable.connect("currentCellChanged(int,int,int,int)", self._on_row)
         self.ui.computeButton.connect("clicked()", self.compute_all)
@@ -158,10 +158,10 @@ class AttentionPanel(Panel):
         self._asked.update(prompts)
         self._progress.start(_("Attention maps"))
         self._maps_of = self._source_state()
-        job, pending = self._job, list(prompts)
+        this_round, pending = self._round, list(prompts)
 
         def on_event(event: Event) -> None:
-            if job == self._job:
+            if this_round == self._round:
                 self._on_event(event, pending)
 
         target = self.logic.new_folder("attention")
@@ -214,7 +214,7 @@ class AttentionPanel(Panel):
             self._forget_maps()
 
     def _forget_maps(self) -> None:
-        self._job += 1  # answers that are still on their way belong to nothing
+        self._round += 1  # answers that are still on their way belong to nothing
         self._maps, self._maps_of, self._asked = {}, None, set()
         self._progress.reset()
         self.ui.promptLabel.text = ""

@@ -34,7 +34,7 @@ DEVICES = ("auto", "cuda", "mps", "cpu")
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Order:
     """One segmentation, and what it was made from and with."""
 
     volume: str
@@ -55,7 +55,7 @@ class SegmentPanel(Panel):
         super().__init__(widget, logic)
         self._progress = ProgressDisplay(self.ui.progressBar)
         self._waiting: deque[str] = deque()
-        self._running: _Job | None = None
+        self._running: _Order | None = None
         names = (_("Automatic"), _("Graphics card (CUDA)"), _("Graphics (Apple)"), _("Processor"))
         for device, name in zip(DEVICES, names, strict=True):
             self.ui.deviceBox.addItem(name, device)
@@ -152,20 +152,20 @@ class SegmentPanel(Panel):
         model = self.logic.checked_model(NETWORK, _("The model cannot segment: its stage 2 is not trained."))
         source = self.logic.volumes.path_of(volume)
         target = self.logic.new_folder("segmentation") / "result.seg.nrrd"
-        job = _Job(volume.GetID(), model, self.logic.device, source, target)
-        self._running = job
+        order = _Order(volume.GetID(), model, self.logic.device, source, target)
+        self._running = order
         self._progress.start(_("Starting"))
         self.logic.worker.segment(
-            job.model,
-            job.device,
-            job.source,
-            job.result,
+            order.model,
+            order.device,
+            order.source,
+            order.result,
             self.scene.countLevels,
-            lambda event: self._on_event(job, event),
+            lambda event: self._on_event(order, event),
         )
 
-    def _on_event(self, job: _Job, event: Event) -> None:
-        if job is not self._running:
+    def _on_event(self, order: _Order, event: Event) -> None:
+        if order is not self._running:
             return  # of a scene that was closed meanwhile; the next one uses the same node IDs again
         if isinstance(event, Progress):
             self._progress.show(Progress(event.done, event.total, _("Segmenting"), event.seconds_left))
@@ -173,7 +173,7 @@ class SegmentPanel(Panel):
             self.logic.log(event.message)
             self.say(event.message)
         elif isinstance(event, Artifact):
-            self._take_result(job, event)
+            self._take_result(order, event)
         elif isinstance(event, Failed):
             self.say(in_words(event))
             self._next()
@@ -183,8 +183,8 @@ class SegmentPanel(Panel):
                 self.say(_("Stopped. Nothing was changed."))
             self._next()
 
-    def _take_result(self, job: _Job, event: Artifact) -> None:
-        volume = slicer.mrmlScene.GetNodeByID(job.volume)
+    def _take_result(self, order: _Order, event: Artifact) -> None:
+        volume = slicer.mrmlScene.GetNodeByID(order.volume)
         if volume is None:
             self.say(_("The volume was removed meanwhile; its result is dropped."))
             return
@@ -200,7 +200,7 @@ class SegmentPanel(Panel):
         if previous is not None and self._may_replace(previous):
             node = replace_content(previous, node)
         self.scene.segmentation = node
-        self._check_result(job, node)
+        self._check_result(order, node)
         if self.ui.show3DButton.checked:
             show_surfaces(node, True)
         count = node.GetSegmentation().GetNumberOfSegments()
@@ -213,7 +213,7 @@ class SegmentPanel(Panel):
         doubts = details.get("doubts") or [_("Review tells which to look at first.")]
         self.say(" ".join([found, *(_(doubt) for doubt in doubts)]))
 
-    def _check_result(self, job: _Job, node: slicer.vtkMRMLSegmentationNode) -> None:
+    def _check_result(self, order: _Order, node: slicer.vtkMRMLSegmentationNode) -> None:
         """Let the model's teacher and its class prompts look at a result too, once nothing else is to be done."""
         node_id, made = node.GetID(), node.GetAttribute(DIGEST)
 
@@ -226,7 +226,7 @@ class SegmentPanel(Panel):
                 self.changed()
 
         network = node.GetAttribute(MADE_BY)
-        self.logic.worker.check(job.model, job.device, job.source, job.result, network, on_event)
+        self.logic.worker.check(order.model, order.device, order.source, order.result, network, on_event)
 
     def _may_replace(self, previous: slicer.vtkMRMLSegmentationNode) -> bool:
         """Whether the new result may take the place of an earlier one; asked only if somebody edited that."""

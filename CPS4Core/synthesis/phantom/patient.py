@@ -18,8 +18,8 @@ from CPS4Core.synthesis.stacking import Leaning, stack
 
 SACRUM_HEIGHTS = (29.0, 24.0, 20.0, 17.0, 14.0)
 
-Finding = Literal["haemangioma", "node", "oedema"]
-FINDINGS: tuple[Finding, ...] = get_args(Finding)
+MarrowFinding = Literal["haemangioma", "node", "oedema"]
+MARROW_FINDINGS: tuple[MarrowFinding, ...] = get_args(MarrowFinding)
 """What the marrow of a vertebra may show."""
 
 
@@ -42,7 +42,7 @@ class Element(Leaning):
     """Of a disc: 1 young and bright, 0 dark."""
     bulge: float = 0.0
     """Of a disc, in mm to the back."""
-    finding: Finding | None = None
+    finding: MarrowFinding | None = None
     """Of a vertebra."""
 
 
@@ -141,7 +141,11 @@ def _draw_spine(
             height *= 0.85
             body_wedge -= np.radians(random.uniform(5, 12))
         y, z, tilt, body = stack(y, z, tilt, height, body_wedge)
-        finding = FINDINGS[random.choice(len(FINDINGS))] if random.random() < 0.12 * pathology else None
+        finding = (
+            MARROW_FINDINGS[random.choice(len(MARROW_FINDINGS))]
+            if random.random() < 0.12 * pathology
+            else None
+        )
         label = BONES[number + 1].label if known else BACKGROUND
         elements.append(Element("vertebra", label, *body, depth, width, height, body_wedge, finding=finding))
     return elements
