@@ -79,7 +79,7 @@ class EngineProcess:
         self._ended = False
         self._process = qt.QProcess()
         self._process.setProcessEnvironment(engine_environment())
-        self._slots = (
+        self._slots: tuple[tuple[Any, Callable[..., None]], ...] = (
             (self._process.readyReadStandardOutput, self._read_output),
             (self._process.readyReadStandardError, self._read_errors),
             (self._process.finished, self._on_finished),
