@@ -20,7 +20,7 @@ from CPS4Core.cancellation import Cancellation
 from CPS4Core.card import Card
 from CPS4Core.config import PRESETS, load_settings
 from CPS4Core.errors import Cancelled, CPS4Error
-from CPS4Core.events import Event, Failed, Finished, Reporter
+from CPS4Core.events import Artifact, Event, Failed, Finished, Reporter
 from CPS4Core.naming import Levels
 from CPS4Core.shipped_model import BASE, model_path
 from CPS4Core.systems import METHODS, OBJECTIVES
@@ -339,7 +339,7 @@ def segment(
         failures = segment_all(segmenter, tasks, levels=levels, report=report, cancellation=cancellation)
         report(Finished(details={"segmented": len(tasks) - len(failures), "failed": len(failures)}))
         if failures and not events:
-            _print_failures(failures)
+            _print_failures(failures, "Not segmented")
         return 1 if failures else 0
 
     _run(job, events)
@@ -396,6 +396,33 @@ def check(
         report(Finished())
         if not events:
             _print_agreement(found)
+
+    _run(job, events)
+
+
+@app.command()
+def measure(
+    source: Annotated[Path, typer.Argument(help="A segmentation, or a folder of them.")],
+    table: Annotated[Path | None, typer.Argument(help="CSV file.", show_default="the terminal")] = None,
+    events: EventsOption = False,
+) -> None:
+    """Measure segmentations: volumes, heights, wedge and lordosis angles, disc height indices and slips, as CSV."""
+
+    def job(report: Reporter, cancellation: Cancellation) -> int:
+        from CPS4Core.evaluation.measure import measure_files
+        from CPS4Core.files import written_aside
+
+        text, failures = measure_files(source, report, cancellation)
+        if table is not None:
+            with written_aside(table) as aside:
+                aside.write_text(text, encoding="utf-8", newline="")
+            report(Artifact("measurements", str(table)))
+        elif not events:
+            sys.stdout.write(text)
+        report(Finished(details={"failed": len(failures)}))
+        if failures and not events:
+            _print_failures(failures, "Not measured")
+        return 1 if failures else 0
 
     _run(job, events)
 
@@ -554,11 +581,11 @@ def _write_log() -> Path:
     return Path(name)
 
 
-def _print_failures(failures: list[Failed]) -> None:
+def _print_failures(failures: list[Failed], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("File", "Problem", "What to do", title="Not segmented")
+    table = Table("File", "Problem", "What to do", title=title)
     for failure in failures:
         table.add_row(Path(failure.path or "").name, failure.problem, failure.remedy)
     Console(stderr=True).print(table)

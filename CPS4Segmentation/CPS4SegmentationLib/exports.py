@@ -16,7 +16,7 @@ from slicer.i18n import tr as _
 from CPS4Core.data.nifti import check_nifti_is_whole
 from CPS4Core.errors import CPS4Error
 from CPS4Core.files import written_aside
-from CPS4SegmentationLib.levels import structure_named
+from CPS4Core.levels import structure_named
 from CPS4SegmentationLib.review import Finding
 from CPS4SegmentationLib.segmentations import (
     AGREEMENT,

@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from CPS4Core.class_table import terminology_entry
 from CPS4Core.errors import CPS4Error
-from CPS4SegmentationLib.levels import OUTSIDE_COLOUR, moved, structure_named
+from CPS4Core.levels import OUTSIDE_COLOUR, moved, structure_named
 from CPS4SegmentationLib.segmentations import segment_ids, segments
 
 MOST_CHANGES = 20

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from CPS4SegmentationLib.levels import LADDER, is_disc, step_of
+from CPS4Core.levels import LADDER, is_disc, step_of
 
 LOW_CONFIDENCE = 0.7
 SMALL = 0.35

@@ -1,0 +1,62 @@
+"""Measuring segmentations in files, as a CSV table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from CPS4Core.cancellation import Cancellation
+from CPS4Core.data.labels import read_labels
+from CPS4Core.data.volumes import IMAGE_SUFFIXES, case_name, list_volumes
+from CPS4Core.errors import CPS4Error
+from CPS4Core.events import Failed, Progress, Reporter
+from CPS4Core.measuring import Spine, measure_labels
+from CPS4Core.measuring.table import COLUMNS, rows_of
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def measure_files(source: Path, report: Reporter, cancellation: Cancellation) -> tuple[str, list[Failed]]:
+    """Return the measures of segmentations as CSV, a row for each structure of each case, and what failed.
+
+    Args:
+        source: a label map or a Slicer segmentation, or a folder of them.
+        report: receives progress and failures.
+        cancellation: asked between files.
+
+    Raises:
+        CPS4Error: if there is no segmentation.
+        Cancelled: if the user asked to stop.
+    """
+    paths = [source] if source.is_file() else list_volumes(source)
+    if not paths:
+        raise CPS4Error(
+            "There is no segmentation.", f"Segmentations end in {', '.join(IMAGE_SUFFIXES)}.", source
+        )
+    table, failures = io.StringIO(newline=""), []
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("case", *COLUMNS))
+    for number, path in enumerate(paths):
+        cancellation.check()
+        report(Progress(number, len(paths), f"Measuring {path.name}"))
+        try:
+            spine = measure_image(read_labels(path))
+        except CPS4Error as error:
+            failures.append(Failed(error.problem, error.remedy, str(error.path or path)))
+            report(failures[-1])
+        else:
+            writer.writerows((case_name(path), *row) for row in rows_of(spine).values())
+    report(Progress(len(paths), len(paths), ""))
+    return table.getvalue(), failures
+
+
+def measure_image(labels: sitk.Image) -> Spine:
+    """Return the measures of a label map of the class table."""
+    to_lps = np.eye(4)
+    to_lps[:3, :3] = np.reshape(labels.GetDirection(), (3, 3)) * labels.GetSpacing()
+    to_lps[:3, 3] = labels.GetOrigin()
+    return measure_labels(sitk.GetArrayViewFromImage(labels), LPS_TO_RAS @ to_lps)
