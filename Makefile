@@ -30,11 +30,17 @@ lint: $(INSTALLED)
 	PYTHONPATH=CPS4Segmentation $(BIN)/lint-imports
 	$(BIN)/mypy
 
+# Two tests of the engine at a time, on a thread each. Those of the module share one Qt, and wait for an engine.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+TWO := --numprocesses 2 --dist worksteal
+
 check: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow" $(TWO) Testing/Core
+	$(PYTEST) -m "not slow" Testing/Module
 
 test: lint sample
-	$(BIN)/python -m pytest
+	$(PYTEST) $(TWO) Testing/Core
+	$(PYTEST) Testing/Module
 
 base: $(INSTALLED)
 	$(BIN)/cps4 base build/base $(addprefix --data ,$(BASE_DATA)) $(addprefix --leave-out ,$(LEAVE_OUT)) \
