@@ -5,6 +5,8 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,12 +79,33 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def engine_python() -> Iterator[str]:
+    """The Python that computes: on Linux one that has the engine's libraries loaded already."""
+    if sys.platform != "linux":
+        yield sys.executable
+        return
+    from warm_python import make_program
+
+    with tempfile.TemporaryDirectory() as folder:  # a socket's path must be short
+        address, program = Path(folder) / "socket", Path(folder) / "python"
+        script = Path(__file__).with_name("warm_python.py")
+        server = subprocess.Popen([sys.executable, "-X", "utf8", str(script), str(address)])
+        while not address.exists():
+            assert server.poll() is None
+            time.sleep(0.05)
+        make_program(program, str(address))
+        yield str(program)
+        server.kill()
+        server.wait()
+
+
 @pytest.fixture
-def module(slicer_harness: Any, trained: Path) -> Any:
-    """The opened module, without a model."""
+def module(engine_python: str, slicer_harness: Any, trained: Path) -> Any:
+    """The opened module, with the model that comes with CPS4."""
     from module_under_test import Module
 
-    return Module(slicer_harness, trained)
+    return Module(slicer_harness, trained, engine_python)
 
 
 @pytest.fixture

@@ -22,9 +22,10 @@ class Module:
     Args:
         harness: the fixture `slicer_harness`.
         trained: the fixture `trained`.
+        python: runs the engine.
     """
 
-    def __init__(self, harness: Any, trained: Path):
+    def __init__(self, harness: Any, trained: Path, python: str = sys.executable):
         self.harness = harness
         self.slicer = harness.slicer
         self.trained = trained
@@ -33,7 +34,8 @@ class Module:
         self.truth = trained / "data" / "labelsTs" / "test_0001.nii.gz"
         import qt
 
-        qt.QSettings().setValue("CPS4/EnginePython", sys.executable)
+        self.python = python
+        qt.QSettings().setValue("CPS4/EnginePython", python)
         self.widget = harness.open_module(MODULE)
 
     def panel(self, name: str) -> Any:

@@ -24,7 +24,11 @@ def launcher(module):
 @pytest.fixture
 def another_engine(module, monkeypatch, tmp_path):
     """`another_engine(source)`: a stand-in for the engine, by the source of its command line."""
+    import qt
     from CPS4SegmentationLib import engine
+
+    if qt.QSettings().value("CPS4/EnginePython") == module.python:  # which has loaded the real one
+        qt.QSettings().setValue("CPS4/EnginePython", sys.executable)
 
     def write(source: str, folder: Path = tmp_path) -> Path:
         (folder / "CPS4Core").mkdir()
@@ -39,11 +43,14 @@ def another_engine(module, monkeypatch, tmp_path):
 def test_a_hung_engine_ends_with_its_launcher(module, launcher, another_engine):
     from CPS4SegmentationLib.engine import EngineProcess
 
+    def started():
+        return [child for child in psutil.Process().children(recursive=True) if child not in before]
+
     another_engine("import time\nwhile True:\n    time.sleep(1)\n")
-    ends = []
+    ends, before = [], psutil.Process().children(recursive=True)
     process = EngineProcess(["worker"], print, module.widget.logic.log, ends.append)
-    module.wait(lambda: len(psutil.Process().children(recursive=True)) == 2)
-    launched = psutil.Process().children(recursive=True)
+    module.wait(lambda: len(started()) == 2)
+    launched = started()
     module.wait(lambda: any("9.9.9" in line for line in module.widget.logic.lines), 30)
     process.stop(0.2)
     _gone, alive = psutil.wait_procs(launched, timeout=5)

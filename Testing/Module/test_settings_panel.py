@@ -236,7 +236,7 @@ def test_an_emptied_field_takes_slicers_own_python_again(module):
     import qt
 
     panel = module.panel("settings")
-    assert panel.ui.pythonEdit.currentPath == sys.executable
+    assert panel.ui.pythonEdit.currentPath == module.python
     panel.ui.pythonEdit.currentPath = ""
     assert not qt.QSettings().value("CPS4/EnginePython", "")
     module.wait(lambda: "Looking" not in panel.ui.engineLabel.text)

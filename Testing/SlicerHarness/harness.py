@@ -192,9 +192,8 @@ class SlicerHarness:
         self.qt_application.setPalette(self._palette)
         self.process_events()
         self.leaks += self._observers_left(widgets)
-        self.leaks += [
-            f"process {p.pid} still runs: {p.name()}" for p in _children() if p not in self._processes
-        ]
+        _, running = psutil.wait_procs([p for p in _children() if p not in self._processes], timeout=0.5)
+        self.leaks += [f"process {p.pid} still runs: {p.name()}" for p in running]
         widgets.clear()
         self._installation.leave()
         self._installation = self.slicer = None
