@@ -31,7 +31,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 # Two tests of the engine at a time, on a thread each. Those of the module share one Qt, and wait for an engine.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=10
 TWO := --numprocesses 2 --dist worksteal
 
 check: lint

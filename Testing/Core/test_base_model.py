@@ -24,6 +24,8 @@ from CPS4Core.vision_language.losses import token_masks
 from CPS4Core.vision_language.model import build_model
 from CPS4Core.vision_language.trunk import UNetVisionEncoder
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 TINY = [
     "input.size=[64, 64]",

@@ -18,6 +18,8 @@ from CPS4Core.training.train import train
 from CPS4Core.vision_language.objective import Objective
 from CPS4Core.weights import load_weights
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6
 
 

@@ -20,6 +20,8 @@ from CPS4Core.table1.report import holm, in_percent, main_table, paired_tests, w
 from CPS4Core.table1.run import Table
 from CPS4Core.training.train import train
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_plan_has_every_cell_and_the_ablation_at_the_smallest_ratio():
     trainings = plan([], RATIOS, (0, 1, 2), ablation=True)

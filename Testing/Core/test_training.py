@@ -28,6 +28,8 @@ from CPS4Core.training.run_folder import RunFolder, read_curves
 from CPS4Core.training.train import train
 from CPS4Core.weights import load_weights
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 
