@@ -17,6 +17,9 @@ from CPS4Core.data.nifti import check_nifti_is_whole
 from CPS4Core.errors import CPS4Error
 from CPS4Core.files import written_aside
 from CPS4Core.levels import structure_named
+from CPS4Core.measuring import Spine
+from CPS4Core.measuring.table import COLUMNS as MEASURES
+from CPS4Core.measuring.table import LUMBAR, rows_of
 from CPS4SegmentationLib.review import Finding
 from CPS4SegmentationLib.segmentations import (
     AGREEMENT,
@@ -37,6 +40,7 @@ COLUMNS = (
     "teacher",
     "class prompts",
     "look at",
+    *MEASURES[2:],
 )
 
 
@@ -70,7 +74,7 @@ def write_segmentation(node: slicer.vtkMRMLSegmentationNode, path: Path) -> str:
     return ""
 
 
-def write_measurements(findings: list[Finding], path: Path) -> str:
+def write_measurements(findings: list[Finding], spine: Spine, path: Path) -> str:
     """Write the measurements as CSV.
 
     Raises:
@@ -79,12 +83,12 @@ def write_measurements(findings: list[Finding], path: Path) -> str:
     with _whole(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        writer.writerows(_row(finding) for finding in findings)
+        writer.writerows(_rows(findings, spine))
     return ""
 
 
 def measurements_table(
-    findings: list[Finding], node: slicer.vtkMRMLSegmentationNode
+    findings: list[Finding], spine: Spine, node: slicer.vtkMRMLSegmentationNode
 ) -> slicer.vtkMRMLTableNode:
     """Return a table node of the scene with the measurements; one a segmentation, filled again."""
     name = _("{segmentation} measurements").format(segmentation=node.GetName())
@@ -92,7 +96,7 @@ def measurements_table(
     if table is None:
         table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", name)
     table.RemoveAllColumns()
-    rows = [_row(finding) for finding in findings]
+    rows = _rows(findings, spine)
     for place, title in enumerate(COLUMNS):
         column = vtk.vtkStringArray()
         column.SetName(title)
@@ -173,6 +177,15 @@ def label_array(node: slicer.vtkMRMLSegmentationNode) -> tuple[np.ndarray, list[
     if labels is None:
         raise CPS4Error(_("The segmentation is empty."), _("Segment the volume first."))
     return labels, left_out
+
+
+def _rows(findings: list[Finding], spine: Spine) -> list[tuple[str, ...]]:
+    """Return the rows of all structures, and that of the whole lumbar lordosis."""
+    measures = rows_of(spine)
+    nothing = ("",) * len(MEASURES)
+    rows = [(*_row(finding), *measures.get(finding.name, nothing)[2:]) for finding in findings]
+    whole = (LUMBAR, *[""] * (len(COLUMNS) - len(MEASURES) + 1), *measures[LUMBAR][2:])
+    return [*rows, whole]
 
 
 def _row(finding: Finding) -> tuple[str, ...]:

@@ -12,14 +12,20 @@ from slicer.i18n import tr as _
 
 from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, short_name
 from CPS4Core.errors import CPS4Error
+from CPS4Core.measuring import Spine
+from CPS4Core.measuring.table import rows_of
 from CPS4SegmentationLib import exports
+from CPS4SegmentationLib.drawn_measures import clear_measures, draw_measures
 from CPS4SegmentationLib.level_changes import LevelChanges
 from CPS4SegmentationLib.logic import CPS4SegmentationLogic, show_error
 from CPS4SegmentationLib.panel import Panel, fit_to_contents
 from CPS4SegmentationLib.review import Finding
-from CPS4SegmentationLib.segmentations import BINARY, agreement_of, findings_of, segments, source_volume
+from CPS4SegmentationLib.segmentations import BINARY, agreement_of, examine, segments, source_volume
 
 STRUCTURE, VOLUME, HEIGHT, CONFIDENCE, FLAGS = range(5)
+NO_SPINE = Spine({}, {}, math.nan)
+MEASURES = slice(2, 9)
+"""The columns of a row of measures that the table shows beside the name: heights, angles, index, slip."""
 
 
 class ReviewPanel(Panel):
@@ -30,6 +36,7 @@ class ReviewPanel(Panel):
     def __init__(self, widget: Any, logic: CPS4SegmentationLogic):
         super().__init__(widget, logic)
         self._findings: list[Finding] = []
+        self._spine = NO_SPINE
         self._changes: LevelChanges | None = None
         self._seen: tuple | None = None
         self._words = {
@@ -42,12 +49,19 @@ class ReviewPanel(Panel):
             "empty": _("empty"),
             "low confidence": _("low confidence"),
         }
+        self._problems = {
+            "cut": _("The border of the picture cuts it: not measured."),
+            "irregular": _("It has not the shape of a body or disc: not measured."),
+        }
         self._parts = {"network": _("network"), "teacher": _("teacher"), "prompts": _("class prompts")}
         for label in HEAD_TO_TAIL:
             self.ui.nameBox.addItem(short_name(label))
         table = self.ui.structureTable
         fit_to_contents(table, stretched=FLAGS)
         table.connect("currentCellChanged(int,int,int,int)", self._on_row)
+        fit_to_contents(self.ui.measureTable, stretched=STRUCTURE)
+        self.ui.measureTable.connect("currentCellChanged(int,int,int,int)", self._on_measure)
+        self.ui.drawButton.connect("toggled(bool)", self._on_draw)
         self.ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_node)
         self.ui.levelsUpButton.connect("clicked()", self.levels_up)
         self.ui.levelsDownButton.connect("clicked()", self.levels_down)
@@ -121,12 +135,12 @@ class ReviewPanel(Panel):
     def export_table(self) -> None:
         """Save the measurements as CSV, and keep them in the scene as a table."""
         self._export(
-            lambda node, path: exports.write_measurements(self._findings, path),
+            lambda node, path: exports.write_measurements(self._findings, self._spine, path),
             _("Save measurements"),
             "measurements.csv",
             "CSV (*.csv)",
         )
-        exports.measurements_table(self._findings, self.segmentation)
+        exports.measurements_table(self._findings, self._spine, self.segmentation)
 
     def export_dicom(self) -> None:
         """Export as DICOM SEG, where an exporter is installed."""
@@ -145,7 +159,8 @@ class ReviewPanel(Panel):
         """The scene closes."""
         super().forget_scene()
         self._changes, self._seen = None, None
-        self._findings = []
+        self._findings, self._spine = [], NO_SPINE
+        self.ui.drawButton.checked = False
         self._fill_table()
 
     def refresh(self) -> None:
@@ -164,6 +179,7 @@ class ReviewPanel(Panel):
         ):
             button.enabled = filled
         self.ui.editButton.enabled = node is not None
+        self.ui.drawButton.enabled = filled
         for button in (self.ui.renameButton, self.ui.deleteButton):
             button.enabled = chosen is not None and chosen.segment is not None
         self.ui.undoButton.enabled = self._changes is not None and self._changes.can_undo
@@ -212,7 +228,7 @@ class ReviewPanel(Panel):
         if node is not None and self._seen == _state(node):
             return
         with slicer.util.WaitCursor():
-            self._findings = [] if node is None else findings_of(node)
+            self._findings, self._spine = ([], NO_SPINE) if node is None else examine(node)
         self._seen = None if node is None else _state(node)
         self._fill_table()
 
@@ -234,6 +250,51 @@ class ReviewPanel(Panel):
                 table.setItem(row, column, item)
         table.blockSignals(blocked)
         self._summarise()
+        self._fill_measures()
+
+    def _fill_measures(self) -> None:
+        table, rows = self.ui.measureTable, rows_of(self._spine) if self._spine.shapes else {}
+        blocked = table.blockSignals(True)
+        table.setRowCount(len(rows))
+        for row, (name, texts) in enumerate(rows.items()):
+            shape = self._spine.shapes.get(name)
+            told = self._problems[shape.problem] if shape is not None and shape.problem else name
+            for column, text in enumerate((name, *texts[MEASURES])):
+                item = qt.QTableWidgetItem(text)
+                item.setToolTip(told)
+                table.setItem(row, column, item)
+        table.blockSignals(blocked)
+        self._draw()
+
+    def _on_draw(self, wanted: bool) -> None:
+        if wanted and self.ui.measureTable.currentRow() < 0:
+            self.ui.measureTable.setCurrentCell(self.ui.measureTable.rowCount - 1, STRUCTURE)
+        self._draw()
+
+    def _on_measure(self, *_cells: int) -> None:
+        """Show the measured structure in its mid-sagittal plane."""
+        name = self._measured()
+        shape = self._spine.shapes.get(name)
+        if shape is not None and shape.outline is not None:
+            centre = (shape.outline.upper_middle + shape.outline.lower_middle) / 2
+            slicer.vtkMRMLSliceNode.JumpAllSlices(
+                slicer.mrmlScene, *centre, slicer.vtkMRMLSliceNode.CenteredJumpSlice
+            )
+        self._draw()
+
+    def _draw(self) -> None:
+        """Draw the measures of the chosen row, if they are wanted."""
+        name = self._measured()
+        if not self.ui.drawButton.checked or not name:
+            clear_measures()
+        else:
+            drawn = draw_measures(self._spine, name)
+            self.say("" if drawn else _("{name} is not measured.").format(name=name))
+
+    def _measured(self) -> str:
+        """Return the name in the chosen row of the measures, empty if none is chosen."""
+        item = self.ui.measureTable.item(self.ui.measureTable.currentRow(), STRUCTURE)
+        return "" if item is None else item.text()
 
     def _in_words(self, finding: Finding) -> str:
         """Return what the confidence is the mean of."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from CPS4Core.class_table import segment_id
 from CPS4Core.errors import CPS4Error
+from CPS4Core.measuring import Spine, measure_masks
 from CPS4SegmentationLib.review import Finding, review
 
 DIGEST = "CPS4.Digest"
@@ -226,15 +228,17 @@ def _voxels(image: vtk.vtkImageData) -> np.ndarray:
     return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
 
 
-def findings_of(node: slicer.vtkMRMLSegmentationNode) -> list[Finding]:
-    """Return what to look at in a segmentation; nothing if its volume is gone."""
+def examine(node: slicer.vtkMRMLSegmentationNode) -> tuple[list[Finding], Spine]:
+    """Return what to look at in a segmentation, and its measures; nothing if its volume is gone."""
     volume = source_volume(node)
     if volume is None or volume.GetImageData() is None:
-        return []
+        return [], Spine({}, {}, math.nan)
     masks = masks_of(node)
     named = {segment_id: node.GetSegmentation().GetSegment(segment_id) for segment_id in masks}
     names = {segment_id: segment.GetName() for segment_id, segment in named.items()}
     agreement = {segment_id: agreement_of(segment) for segment_id, segment in named.items()}
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)
-    return review(masks, names, agreement, slicer.util.arrayFromVTKMatrix(matrix))
+    to_ras = slicer.util.arrayFromVTKMatrix(matrix)
+    spine = measure_masks(((names[segment_id], mask) for segment_id, mask in masks.items()), to_ras)
+    return review(masks, names, agreement, to_ras), spine

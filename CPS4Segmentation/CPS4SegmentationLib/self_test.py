@@ -19,7 +19,7 @@ from CPS4Core.class_table import BONES, DISCS, STRUCTURES, find_label
 from CPS4SegmentationLib import exports
 from CPS4SegmentationLib.attention_display import AttentionDisplay
 from CPS4SegmentationLib.level_changes import LevelChanges, name_segment
-from CPS4SegmentationLib.segmentations import findings_of, segments, set_mask
+from CPS4SegmentationLib.segmentations import examine, segments, set_mask
 
 SPACING_MM = (4.4, 1.0, 1.0)
 SPINE = (BONES[4], DISCS[3], BONES[3], DISCS[2], BONES[2])
@@ -35,7 +35,7 @@ def run_self_test(test: Any) -> None:
     node = make_segmentation(volume, labels)
 
     test.delayDisplay(_("Reviewing it"), 100)
-    findings = findings_of(node)
+    findings, _spine = examine(node)
     test.assertEqual({finding.name for finding in findings}, set(NAMES))
     test.assertFalse([finding for finding in findings if finding.flags])
     height = next(finding.height_mm for finding in findings if finding.name == "L3")

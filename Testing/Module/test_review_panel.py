@@ -260,10 +260,10 @@ def test_measurements_become_a_table_and_a_file(module, tmp_path):
     panel.ui.exportTableButton.click()
     with (tmp_path / "sizes.csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    assert {line["structure"] for line in lines} == set(LEVELS)
+    assert {line["structure"] for line in lines} == {*LEVELS, "L1-S1"}
     assert float(lines[0]["volume (ml)"]) == pytest.approx(3.2)
     table = module.slicer.util.getNode("levels measurements")
-    assert table.GetTable().GetNumberOfRows() == len(LEVELS)
+    assert table.GetTable().GetNumberOfRows() == len(LEVELS) + 1
     module.harness.dialogs.answer(str(tmp_path / "sizes.csv"))
     panel.ui.exportTableButton.click()
     assert len(module.slicer.util.getNodesByClass("vtkMRMLTableNode")) == 1
