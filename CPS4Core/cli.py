@@ -19,8 +19,9 @@ import typer
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.card import Card
 from CPS4Core.config import PRESETS, load_settings
-from CPS4Core.errors import Cancelled, CPS4Error
+from CPS4Core.errors import Cancelled
 from CPS4Core.events import Artifact, Event, Failed, Finished, Reporter
+from CPS4Core.failures import failure_of
 from CPS4Core.naming import Levels
 from CPS4Core.shipped_model import BASE, model_path
 from CPS4Core.systems import METHODS, OBJECTIVES
@@ -68,6 +69,9 @@ DataArgument = Annotated[
     Path, typer.Argument(help="Data set folder (nnU-Net v2 layout; see `cps4 prepare`).")
 ]
 RunArgument = Annotated[Path, typer.Argument(help="Run folder. The same command goes on with a stopped run.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Write over files that are there, whoever made or changed them.")
+]
 ModelOption = Annotated[
     str, typer.Option(help="Model folder, such as `model` in a training run; `base` comes with CPS4.")
 ]
@@ -324,9 +328,10 @@ def segment(
     ] = "counted",
     pixel_mm: PixelOption = None,
     device: DeviceOption = "auto",
+    overwrite: OverwriteOption = False,
     events: EventsOption = False,
 ) -> None:
-    """Segment volumes. A bad one is skipped and listed at the end."""
+    """Segment volumes. A bad one is skipped and listed at the end; the same command goes on where it stopped."""
 
     def job(report: Reporter, cancellation: Cancellation) -> int:
         from CPS4Core.devices import choose_device
@@ -336,7 +341,9 @@ def segment(
 
         tasks = find_tasks(source, target, suffix, pixel_mm)
         segmenter = Segmenter(ModelFolder.open(model_path(model)), choose_device(device), report)
-        failures = segment_all(segmenter, tasks, levels=levels, report=report, cancellation=cancellation)
+        failures = segment_all(
+            segmenter, tasks, levels=levels, report=report, cancellation=cancellation, overwrite=overwrite
+        )
         report(Finished(details={"segmented": len(tasks) - len(failures), "failed": len(failures)}))
         if failures and not events:
             _print_failures(failures, "Not segmented")
@@ -359,6 +366,7 @@ def attend(
     ] = None,
     pixel_mm: PixelOption = None,
     device: DeviceOption = "auto",
+    overwrite: OverwriteOption = False,
     events: EventsOption = False,
 ) -> None:
     """Write the attention map and the binary map of class prompts, and a figure of them."""
@@ -369,7 +377,9 @@ def attend(
         from CPS4Core.model_folder import ModelFolder
 
         opened, where = ModelFolder.open(model_path(model)), choose_device(device)
-        attend_volume(source, target, opened, prompts, labels, where, report, cancellation, pixel_mm)
+        attend_volume(
+            source, target, opened, prompts, labels, where, report, cancellation, pixel_mm, overwrite
+        )
 
     _run(job, events)
 
@@ -557,37 +567,20 @@ def _run(job: Callable[[Reporter, Cancellation], Any], events: bool) -> None:
         except Cancelled:
             report(Finished(cancelled=True))
             code = 130
-        except CPS4Error as error:
-            report(Failed(error.problem, error.remedy, None if error.path is None else str(error.path)))
-            code = 1
         except Exception as error:
-            from CPS4Core.devices import NO_MEMORY, is_out_of_memory
-
-            log_file = _write_log()
-            unexpected = ("Something unexpected went wrong.", f"The details are in {log_file}.")
-            report(Failed(*(NO_MEMORY if is_out_of_memory(error) else unexpected)))
+            report(failure_of(error))
             code = 1
     raise typer.Exit(code)
 
 
-def _write_log() -> Path:
-    """Write the current exception to a log file in the temporary folder, and return its path."""
-    import tempfile
-    import traceback
-
-    handle, name = tempfile.mkstemp(prefix="cps4-", suffix=".log")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        traceback.print_exc(file=file)
-    return Path(name)
-
-
 def _print_failures(failures: list[Failed], title: str) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("File", "Problem", "What to do", title=title)
     for failure in failures:
-        table.add_row(Path(failure.path or "").name, failure.problem, failure.remedy)
+        table.add_row(*map(escape, (Path(failure.path or "").name, failure.problem, failure.remedy)))
     Console(stderr=True).print(table)
 
 

@@ -13,7 +13,6 @@ the old one or the new one.
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from dataclasses import replace
 from functools import cached_property
@@ -28,7 +27,7 @@ from CPS4Core import __version__
 from CPS4Core.card import CLASSES, ENCODERS, NETWORK, TEACHER, Card, WeightsFile
 from CPS4Core.config import EncoderSettings, Group, InputSettings, Settings
 from CPS4Core.errors import CPS4Error
-from CPS4Core.files import copy_file
+from CPS4Core.files import copy_file, sha256_of
 from CPS4Core.segmentation.unet import ResidualUNet
 from CPS4Core.vision_language.encoders import TextEncoder, save_text_architecture
 from CPS4Core.vision_language.known_prompts import KnownPrompts
@@ -107,7 +106,7 @@ class ModelFolder:
         for part, tensors in weights.items():
             file = path / f"{part}-{step:06d}.safetensors"
             save_weights(file, tensors)
-            files[part] = WeightsFile(file.name, _hash(file))
+            files[part] = WeightsFile(file.name, sha256_of(file))
         replace(card, weights=files).write(path)
         for part in weights:
             for old in path.glob(f"{part}-*.safetensors"):
@@ -177,7 +176,7 @@ class ModelFolder:
         """Return ``module`` with the weights in place; those of half precision become float32."""
         path = self.path / Path(weights.file).name
         tensors, _ = load_weights(path)
-        if _hash(path) != weights.sha256:
+        if sha256_of(path) != weights.sha256:
             raise CPS4Error(
                 "The weights are not those that the card names.", "Copy the whole folder again.", path
             )
@@ -195,7 +194,7 @@ class ModelFolder:
         """Copy the encoders to another folder, and return what its card should say of their weights."""
         weights = self._weights(ENCODERS)
         target = destination / Path(weights.file).name
-        if not target.is_file() or _hash(target) != weights.sha256:
+        if not target.is_file() or sha256_of(target) != weights.sha256:
             # The weights last: they say that the rest is there, if the text encoder is not in its own package.
             for part in sorted(path for path in (self.path / TEXT).rglob("*") if path.is_file()):
                 copy_file(part, destination / part.relative_to(self.path))
@@ -241,8 +240,3 @@ def new_card(settings: Settings, *, encoders: ModelFolder | None = None, **facts
         },
         **facts,
     )
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,6 +7,7 @@ from io import TextIOWrapper
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from CPS4Core.events import Artifact, Event, Failed, Finished, Metric, Started, Warned
@@ -36,7 +37,7 @@ class Terminal:
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -63,14 +64,14 @@ class Terminal:
             self._show_metric(event)
         elif isinstance(event, Started):
             device = event.details.get("device")
-            self.console.print(f"Started: {event.job}" + (f" on {device}" if device else ""))
+            self.console.print(escape(f"Started: {event.job}" + (f" on {device}" if device else "")))
         elif isinstance(event, Artifact):
-            self.console.print(f"[green]{event.role}[/]: {event.path}")
+            self.console.print(f"[green]{escape(event.role)}[/]: {escape(event.path)}")
         elif isinstance(event, Warned):
-            self.console.print(f"[yellow]Warning[/]: {event.message}")
+            self.console.print(f"[yellow]Warning[/]: {escape(event.message)}")
         elif isinstance(event, Failed):
             where = "" if event.path is None else f"{event.path}: "
-            self.console.print(f"[red]Error[/]: {where}{event.problem} {event.remedy}")
+            self.console.print("[red]Error[/]: " + escape(f"{where}{event.problem} {event.remedy}"))
         elif isinstance(event, Finished) and event.cancelled:
             self.console.print("Stopped. Run the same command to go on.")
 
@@ -86,7 +87,7 @@ class Terminal:
         validation = {k: v for k, v in event.values.items() if k.startswith("validation_")}
         if validation:
             values = ", ".join(f"{k.removeprefix('validation_')} {v:.4f}" for k, v in validation.items())
-            self.console.print(f"Step {event.step}, validation: {values}")
+            self.console.print(escape(f"Step {event.step}, validation: {values}"))
         if "maps_training" in event.values:
             self.console.print(verdict_on_maps(event.values))
 

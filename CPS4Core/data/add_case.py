@@ -12,7 +12,8 @@ from CPS4Core.class_table import BACKGROUND, IGNORE
 from CPS4Core.data.dataset import CHANNEL, Case, DataSet, open_data_set
 from CPS4Core.data.labels import read_labels
 from CPS4Core.data.splits import FILE, read_splits
-from CPS4Core.data.volumes import read_image, read_scan
+from CPS4Core.data.turns import writing_to
+from CPS4Core.data.volumes import list_scans, read_image, read_scan
 from CPS4Core.data.writing import write_volume
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Finished, Reporter
@@ -38,11 +39,21 @@ def add_case(folder: Path, image_path: Path, labels_path: Path, report: Reporter
         CPS4Error: if the folder is no data set, the image or the labels cannot be used, the image is a labelled or
             a test case already, or the folder cannot be written.
     """
-    data_set = open_data_set(folder)
+    open_data_set(folder)
     image = read_scan(image_path)
     labels = read_labels(labels_path, like=image)
     if not set(np.unique(sitk.GetArrayViewFromImage(labels))) - {BACKGROUND, IGNORE}:
         raise CPS4Error("The segmentation is empty.", "Segment or draw at least one structure.", labels_path)
+    with writing_to(folder, report):
+        name, new = _add(folder, image, labels)
+    report(Artifact("case", str(folder), {"case": name, "new": new}))
+    report(Finished(details={"case": name}))
+    return name
+
+
+def _add(folder: Path, image: sitk.Image, labels: sitk.Image) -> tuple[str, bool]:
+    """Write the case while no other process does; return its name and whether it is new."""
+    data_set = open_data_set(folder)
     known = _find_image(data_set, image)
     if known is not None and (known.test or known.label is not None):
         what = "a test case" if known.test else "a labelled case"
@@ -56,9 +67,7 @@ def add_case(folder: Path, image_path: Path, labels_path: Path, report: Reporter
     if known is None:
         write_volume(image, folder / "imagesTr" / f"{name}{CHANNEL}.nii.gz")
     _describe(folder, name, new=known is None)
-    report(Artifact("case", str(folder), {"case": name, "new": known is None}))
-    report(Finished(details={"case": name}))
-    return name
+    return name, known is None
 
 
 def _find_image(data_set: DataSet, image: sitk.Image) -> Case | None:
@@ -90,9 +99,8 @@ def _describe(folder: Path, name: str, new: bool) -> None:
     """Count the case in ``dataset.json``, and list it in ``splits.json``, where they are."""
     description = folder / "dataset.json"
     if new and description.is_file():
-        values = read_json(description)
-        values["numTraining"] = int(values.get("numTraining", 0)) + 1
-        write_json(description, values)
+        training = len(list_scans(folder / "imagesTr"))
+        write_json(description, {**read_json(description), "numTraining": training})
     if not (folder / FILE).is_file():
         return
     written = read_json(folder / FILE)

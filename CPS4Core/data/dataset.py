@@ -67,7 +67,7 @@ def open_data_set(folder: str | Path) -> DataSet:
         raise CPS4Error(
             "This is no data set: it has no folder `imagesTr`.", "Make one with `cps4 prepare`.", folder
         )
-    patients = _read_patients(folder)
+    patients = known_patients(folder)
     cases: list[Case] = []
     problems: list[CPS4Error] = []
     for images, labels, test in (("imagesTr", "labelsTr", False), ("imagesTs", "labelsTs", True)):
@@ -91,7 +91,7 @@ def write_description(
     patients: dict[str, str] | None = None,
     description: str = "",
 ) -> None:
-    """Write ``dataset.json``.
+    """Write ``dataset.json``; what else an old one says stays.
 
     Args:
         folder: the data set.
@@ -110,7 +110,10 @@ def write_description(
     }
     if patients:
         description_of["patients"] = patients
-    write_json(folder / "dataset.json", description_of)
+    path = folder / "dataset.json"
+    known = read_json(path) if path.is_file() else {}
+    if known != (new := {**known, **description_of}):
+        write_json(path, new)
 
 
 def class_labels() -> dict[str, int]:
@@ -123,8 +126,12 @@ def plain_name(path: Path) -> str:
     return case_name(path).removesuffix(CHANNEL)
 
 
-def _read_patients(folder: Path) -> dict[str, str]:
-    """Return the patient of each case that ``dataset.json`` names, and check its class table."""
+def known_patients(folder: Path) -> dict[str, str]:
+    """Return the patient of each case that ``dataset.json`` names, and check its class table.
+
+    Raises:
+        CPS4Error: if it has another class table or is no description.
+    """
     path = folder / "dataset.json"
     if not path.is_file():
         return {}

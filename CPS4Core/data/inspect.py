@@ -8,8 +8,10 @@ import SimpleITK as sitk
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.data.dataset import Case, open_data_set
+from CPS4Core.data.stated_geometry import check_stated_geometry
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Finished, Progress, Reporter, Warned
+from CPS4Core.failures import failure_of
 
 
 def inspect_data_set(folder: Path, report: Reporter, cancellation: Cancellation) -> list[CPS4Error]:
@@ -51,6 +53,9 @@ def _problems(case: Case) -> list[CPS4Error]:
             )
     except CPS4Error as error:
         return [error]
+    except Exception as error:  # of one case; the others have their turn
+        failure = failure_of(error, case.image)
+        return [CPS4Error(failure.problem, failure.remedy, case.image)]
     return []
 
 
@@ -63,8 +68,9 @@ def _size(path: Path) -> tuple[int, ...]:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
+        check_stated_geometry(path)
         reader.ReadImageInformation()
-    except RuntimeError as error:
+    except (RuntimeError, EOFError, OSError) as error:
         raise CPS4Error(
             "The file is empty, truncated or no medical image.", "Copy or export it again.", path
         ) from error

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from CPS4Core.data.content import content_of, content_of_all
 from CPS4Core.data.dataset import plain_name
-from CPS4Core.data.dicom import Series, find_series, patient_key
+from CPS4Core.data.dicom import Series, find_series
+from CPS4Core.data.listing import folders_below
 from CPS4Core.data.volumes import by_case, case_name, list_scans, list_volumes
+from CPS4Core.errors import CPS4Error
 
 SAME_NAME = "the image's name"
 LABEL_ENDINGS = ("_seg", "-seg", "_label", "-label", "_labels", "-labels", "_mask", "-mask")
@@ -28,12 +30,39 @@ class Source:
     """Of the case; numbered if None, where a file's name may hold a patient's."""
     patient: str | None = None
     """Cases of one patient share it; None: a patient of its own."""
+    where: str = ""
+    """Which folder a series lies in, where its name must not be said."""
+    patient_key: str | None = None
+    """What cases of one patient share where it must not be written, since it may tell who the patient is."""
     test: bool = False
 
     @property
     def place(self) -> Path:
         """The file of the image, or the folder of its series."""
         return self.image.folder if isinstance(self.image, Series) else self.image
+
+    def key(self, folder: Path) -> str:
+        """Return what the image is called in ``folder``: its path there; of a DICOM series a hash of its numbers."""
+        if isinstance(self.image, Series):
+            return self.image.identity
+        return self.image.relative_to(folder).as_posix()
+
+    def content(self) -> str:
+        """Return the SHA-256 of the image's file, or of all files of its series.
+
+        Raises:
+            CPS4Error: if a file cannot be read.
+        """
+        if isinstance(self.image, Series):
+            return content_of_all(self.image.files)
+        return content_of(self.image)
+
+    @property
+    def title(self) -> str:
+        """How messages name the image."""
+        if isinstance(self.image, Series):
+            return f"{self.image.title} in {self.where}"
+        return str(self.image)
 
 
 @dataclass
@@ -45,6 +74,8 @@ class Sources:
     """How many label files belong to an image, by what they are named after."""
     unmatched: list[Path] = field(default_factory=list)
     """Label files that belong to no image."""
+    faults: list[CPS4Error] = field(default_factory=list)
+    """Folders that could not be looked into."""
 
 
 def find_mrspineseg(folder: Path) -> Sources:
@@ -109,15 +140,15 @@ def _image_name(label: Path) -> str | None:
 
 
 def find_dicom(folder: Path) -> Sources:
-    """Every DICOM series with at least two files, in the folder and below."""
+    """Every DICOM series in the folder and below."""
     found = Sources()
-    patients: dict[str, str] = {}
-    for below in sorted([folder, *(path for path in folder.rglob("*") if path.is_dir())]):
-        for series in find_series(below):
-            if len(series.files) > 1:
-                key = hashlib.sha256(patient_key(series).encode()).hexdigest()
-                patient = patients.setdefault(key, f"patient_{len(patients) + 1:04d}")
-                found.cases.append(Source(series, patient=patient))
+    folders = folders_below(folder)
+    for number, below in enumerate(folders, start=1):
+        where = f"folder {number} of {len(folders)} by name"
+        try:
+            found.cases += [Source(one, where=where, patient_key=one.patient) for one in find_series(below)]
+        except CPS4Error as error:
+            found.faults.append(CPS4Error(f"In {where}: {error.problem}", error.remedy))
     return found
 
 

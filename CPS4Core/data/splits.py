@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,9 +85,22 @@ def write_splits(data_set: DataSet, seed: int, ratios: Iterable[float] = RATIOS)
         CPS4Error: if no case is labelled, or the file cannot be written.
     """
     path = data_set.folder / FILE
-    splits = {f"{ratio:g}": asdict(make_split(data_set, ratio, seed)) for ratio in ratios}
-    write_json(path, {"seed": seed, "splits": splits})
+    write_json(path, describe_splits(data_set, seed, ratios))
     return path
+
+
+def describe_splits(data_set: DataSet, seed: int, ratios: Iterable[float] = RATIOS) -> dict[str, Any]:
+    """Return the splits of all ``ratios`` as ``splits.json`` holds them.
+
+    Raises:
+        CPS4Error: if no case is labelled.
+    """
+    splits = {ratio: make_split(data_set, ratio, seed) for ratio in ratios}
+    parts = {
+        f"{ratio:g}": {part: list(names) for part, names in asdict(split).items()}
+        for ratio, split in splits.items()
+    }
+    return {"seed": seed, "splits": parts}
 
 
 def read_splits(path: Path, data_set: DataSet) -> dict[float, Split]:

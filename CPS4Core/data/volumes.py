@@ -10,10 +10,13 @@ import SimpleITK as sitk
 
 from CPS4Core.data.dicom import read_series
 from CPS4Core.data.geometry import check_sagittal
+from CPS4Core.data.listing import visible_files
 from CPS4Core.data.nifti import check_nifti_is_whole
 from CPS4Core.data.pictures import PICTURE_SUFFIXES, is_picture, read_picture, warn_of_pictures
+from CPS4Core.data.stated_geometry import check_axes, check_stated_geometry
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Reporter, silent
+from CPS4Core.files import as_user_error
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 SEGMENTATION = ".seg.nrrd"
@@ -45,13 +48,6 @@ def list_scans(folder: Path) -> list[Path]:
     """Return what ``list_volumes`` does, without Slicer's segmentations."""
     scans = [path for path in list_volumes(folder) if not path.name.lower().endswith(SEGMENTATION)]
     return scans or _pictures(visible_files(folder))
-
-
-def visible_files(folder: Path) -> list[Path]:
-    """Return the files in a folder that are not hidden, sorted; none where there is no folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
 def _pictures(files: Iterable[Path]) -> list[Path]:
@@ -91,7 +87,7 @@ def read_scan(path: str | Path, report: Reporter = silent, pixel_mm: float | Non
         CPS4Error: as ``read_image``, and if the volume is not sagittal.
     """
     image = read_image(path, pixel_mm)
-    check_sagittal(image, Path(path), report)
+    check_sagittal(image, shown(path), report)
     if pixel_mm is not None and is_picture(Path(path)):
         warn_of_pictures(pixel_mm, report)
     return image
@@ -108,10 +104,17 @@ def read_image(path: str | Path, pixel_mm: float | None = None) -> sitk.Image:
         A scalar 3D image, float32, as stored: orientation, spacing and origin are those of the file.
 
     Raises:
-        CPS4Error: if the file is missing, empty, truncated or no image; if the image is 4D, in colour, constant,
-            has two dimensions, or holds values that are not numbers; if it is a picture without a pixel size.
+        CPS4Error: if the file is missing, empty, truncated or no image; if it does not say how the image lies in the
+            body, or says two things; if the image is 4D, in colour, constant, has two dimensions, or holds values
+            that are not numbers; if it is a picture without a pixel size.
     """
-    return check_image(read_volume(path, pixel_mm), Path(path))
+    return check_image(read_volume(path, pixel_mm), shown(path))
+
+
+def shown(path: str | Path) -> Path | None:
+    """Return the path that a message may name: that of a file; the folder of a DICOM study may tell the patient."""
+    path = Path(path)
+    return None if path.is_dir() else path
 
 
 def check_image(image: sitk.Image, path: Path | None = None) -> sitk.Image:
@@ -120,7 +123,9 @@ def check_image(image: sitk.Image, path: Path | None = None) -> sitk.Image:
     Raises:
         CPS4Error: as ``read_image``, but for what concerns the file; ``path`` is where the image comes from.
     """
-    image = sitk.Cast(as_volume(image, path), sitk.sitkFloat32)
+    image = as_volume(image, path)
+    check_axes(image, path)
+    image = sitk.Cast(image, sitk.sitkFloat32)
     values = sitk.GetArrayViewFromImage(image)
     if not np.isfinite(values).all():
         raise CPS4Error(
@@ -158,15 +163,15 @@ def read_volume(path: str | Path, pixel_mm: float | None = None) -> sitk.Image:
     Raises:
         CPS4Error: as ``read_image``, but for what concerns the values.
     """
-    return as_volume(read_file(path, pixel_mm), Path(path))
+    return as_volume(read_file(path, pixel_mm), shown(path))
 
 
 def read_file(path: str | Path, pixel_mm: float | None = None) -> sitk.Image:
     """Return the image in a file, or in a folder with one DICOM series, of any dimension and type.
 
     Raises:
-        CPS4Error: if it is missing, empty, truncated or no image, its axes are not perpendicular, or it is a picture
-            without a pixel size.
+        CPS4Error: if it is missing, empty, truncated or no image; if it does not say how the image lies in the body,
+            says two things, or its axes are not perpendicular; if it is a picture without a pixel size.
     """
     path = Path(path)
     if not path.exists():
@@ -179,17 +184,18 @@ def read_file(path: str | Path, pixel_mm: float | None = None) -> sitk.Image:
         return read_picture(path, pixel_mm)
     try:
         check_nifti_is_whole(path)
-        return sitk.ReadImage(str(path))
+        check_stated_geometry(path)
+        image = sitk.ReadImage(str(path))
+    except OSError as error:
+        raise as_user_error(error, path) from error
     except (RuntimeError, EOFError) as error:
-        if "orthonormal" in str(error):
-            raise CPS4Error(
-                "The image's axes are not perpendicular.", "Resample it to a regular grid first.", path
-            ) from error
         raise CPS4Error(
             "The file is truncated or is no medical image.",
             f"Copy or export it again; CPS4 reads {', '.join((*IMAGE_SUFFIXES, *PICTURE_SUFFIXES))} and DICOM.",
             path,
         ) from error
+    check_axes(image, path)
+    return image
 
 
 def as_volume(image: sitk.Image, path: Path | None) -> sitk.Image:

@@ -16,6 +16,7 @@ from CPS4Core.data.volumes import by_case, list_volumes
 from CPS4Core.errors import CPS4Error
 from CPS4Core.evaluation.metrics import level_agreement, overlap, surface_distances
 from CPS4Core.events import Artifact, Failed, Finished, Progress, Reporter, Warned, silent
+from CPS4Core.failures import failure_of
 from CPS4Core.files import write_json, written_aside
 
 try:
@@ -85,8 +86,8 @@ def evaluate(predictions: Path, references: Path, output: Path, report: Reporter
     for done, (name, prediction, reference) in enumerate(pairs):
         try:
             case, classes = score_case(prediction, reference)
-        except CPS4Error as error:
-            skipped.append(Failed(error.problem, error.remedy, str(error.path or reference)))
+        except Exception as error:  # of one case; the others have their turn
+            skipped.append(failure_of(error, reference))
             report(skipped[-1])
         else:
             rows.append({"case": name, **case})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +10,18 @@ from pathlib import Path
 from accelerate import PartialState
 
 from CPS4Core.cancellation import Cancellation
-from CPS4Core.data.dicom import find_series
+from CPS4Core.data.content import content_of, voxels_of
+from CPS4Core.data.dicom import holds_dicom
+from CPS4Core.data.listing import folders_below
 from CPS4Core.data.pictures import is_picture
-from CPS4Core.data.volumes import IMAGE_SUFFIXES, case_name, list_scans, read_scan, visible_files
-from CPS4Core.errors import CPS4Error
+from CPS4Core.data.volumes import IMAGE_SUFFIXES, case_name, list_scans, read_scan
+from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Artifact, Failed, Progress, Reporter, Warned
-from CPS4Core.inference.outputs import SEGMENTATION_SUFFIXES, write_segmentation
+from CPS4Core.failures import failure_of
+from CPS4Core.inference.outputs import SEGMENTATION_SUFFIXES, check_suffix, write_segmentation
+from CPS4Core.inference.results import Maker, State, check_free, check_not_source, note, state_of
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.naming import Levels
-
-DICOM_INDEX = "DICOMDIR"
-"""A file that lists the series in the folders beside it, and is none."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class Task:
     target: Path
     pixel_mm: float | None = None
     """Size of a pixel, where the source is a picture."""
+
+    @property
+    def title(self) -> str:
+        """How messages name the scan: as its file, or, of a series, as its result."""
+        return self.source.name if self.source.is_file() else case_name(self.target)
 
 
 def find_tasks(source: Path, target: Path, suffix: str, pixel_mm: float | None = None) -> list[Task]:
@@ -42,20 +49,57 @@ def find_tasks(source: Path, target: Path, suffix: str, pixel_mm: float | None =
         pixel_mm: size of a pixel, where the sources are pictures.
 
     Raises:
-        CPS4Error: if there is nothing to segment.
+        CPS4Error: if there is nothing to segment, the suffix is not known, two results would have one name, or one
+            would take the place of a scan.
     """
     if not source.exists():
         raise CPS4Error("The input does not exist.", "Check the path.", source)
-    scans = _scans(source)
+    check_suffix(suffix)
+    scans = _scans(source, target)
     if not scans:
         raise CPS4Error(
             "The folder holds no scan.",
             f"Scans end in {', '.join(IMAGE_SUFFIXES)}, are pictures or DICOM series.",
             source,
         )
-    if scans == [source] and target.name.lower().endswith(SEGMENTATION_SUFFIXES):
-        return [Task(source, target, pixel_mm)]
-    return [Task(scan, target / f"{case_name(scan)}{suffix}", pixel_mm) for scan in scans]
+    if target.name.lower().endswith(SEGMENTATION_SUFFIXES) and not target.is_dir():
+        if len(scans) > 1:
+            raise CPS4Error(
+                f"There are {len(scans)} scans, but the results' place is the name of one file.",
+                "Name a folder for the results.",
+                target,
+            )
+        targets = [target]
+    else:
+        targets = [target / f"{name}{suffix}" for name in _names(scans, source)]
+    for place in targets:
+        check_not_source(place, scans)
+    return [Task(scan, place, pixel_mm) for scan, place in zip(scans, targets, strict=True)]
+
+
+def _names(scans: Sequence[Path], source: Path) -> list[str]:
+    """Return the name of each scan's result below the results' folder: where the scan lies below ``source``."""
+    names = []
+    for scan in scans:
+        below = scan.parent.relative_to(source) if scan.is_file() and scan != source else Path()
+        name = case_name(scan) if scan.is_file() else scan.resolve().name
+        if scan.is_dir() and scan != source:
+            below = scan.relative_to(source).parent
+        names.append((below / name).as_posix())
+    taken = Counter(name.casefold() for name in names)  # as Windows and macOS compare names
+    told = [
+        f"{name}_{_suffix_of(scan)}" if taken[name.casefold()] > 1 else name
+        for name, scan in zip(names, scans, strict=True)
+    ]
+    for name, count in Counter(name.casefold() for name in told).items():
+        if count > 1:
+            raise CPS4Error(f"{count} scans would give results of one name: {name}.", "Rename them.", source)
+    return told
+
+
+def _suffix_of(scan: Path) -> str:
+    """Return what tells a scan from others of the same name, such as ``nii-gz``."""
+    return "dicom" if scan.is_dir() else scan.name[len(case_name(scan)) + 1 :].replace(".", "-")
 
 
 def segment_all(
@@ -65,10 +109,19 @@ def segment_all(
     levels: Levels,
     report: Reporter,
     cancellation: Cancellation,
+    overwrite: bool = False,
 ) -> list[Failed]:
     """Segment every task that falls to this process, and return those that failed.
 
-    Several processes (``accelerate launch``) share the tasks out.
+    Several processes (``accelerate launch``) share the tasks out. A result that is there already is not made again.
+
+    Args:
+        segmenter: the network.
+        tasks: what to segment.
+        levels: as for ``segment_one``.
+        report: receives progress and failures.
+        cancellation: tells when to stop.
+        overwrite: write over whatever is at the place of a result.
 
     Raises:
         Cancelled: if the user asked to stop; finished results stay.
@@ -78,12 +131,36 @@ def segment_all(
         for number, task in enumerate(mine):
             cancellation.check()
             try:
-                segment_one(segmenter, task, levels, report, cancellation, done=number, total=len(mine))
-            except CPS4Error as error:
-                path = str(error.path or task.source)
-                failures.append(Failed(error.problem, error.remedy, path))
+                maker = _maker(segmenter, task, levels)
+                state = State.FREE if overwrite else state_of(task.target, maker)
+                if state in (State.FREE, State.FOREIGN):
+                    check_free(task.target, maker, overwrite)
+                    segment_one(segmenter, task, levels, report, cancellation, number, len(mine), maker)
+                else:
+                    _say_it_is_there(task, state, report)
+            except Cancelled:
+                raise
+            except Exception as error:  # of one scan; the others have their turn
+                failures.append(failure_of(error, task.title))
                 report(failures[-1])
+            report(Progress(number + 1, len(mine), "Segmenting"))
     return failures
+
+
+def _maker(segmenter: Segmenter, task: Task, levels: Levels) -> Maker:
+    return {
+        "command": "segment",
+        "source": content_of(task.source),
+        "network": segmenter.sha256,
+        "levels": levels,
+        "pixel_mm": task.pixel_mm,
+    }
+
+
+def _say_it_is_there(task: Task, state: State, report: Reporter) -> None:
+    if state is State.CHANGED:
+        report(Warned(f"{task.target.name} was corrected since it was made, and stays as it is."))
+    report(Artifact("segmentation", str(task.target), {"there already": True}))
 
 
 def segment_one(
@@ -94,6 +171,7 @@ def segment_one(
     cancellation: Cancellation,
     done: int = 0,
     total: int = 1,
+    maker: Maker | None = None,
 ) -> None:
     """Segment one volume and write the result.
 
@@ -101,36 +179,56 @@ def segment_one(
         levels: name structures by counting along the spine, or as the network sees each pixel.
         done: volumes of the batch that are finished, for the progress.
         total: volumes in the batch.
+        maker: noted beside the result, so that a second run knows it.
 
     Raises:
         CPS4Error: if the volume cannot be read or is not sagittal, or the result cannot be written.
         Cancelled: if the user asked to stop.
     """
+    check_not_source(task.target, [task.source])
     image = read_scan(task.source, report, task.pixel_mm)
 
     def progress(slices: int, of: int) -> None:
-        report(Progress(done * of + slices, total * of, f"Segmenting {task.source.name}"))
+        report(Progress(done * of + slices, total * of, f"Segmenting {task.title}"))
 
     result = segmenter.segment(image, levels=levels, cancellation=cancellation, progress=progress)
+    if maker is not None:
+        note(task.target, maker, voxels_of(result.labels))
     write_segmentation(result.labels, task.target)
     confidence = {str(label): round(value, 4) for label, value in result.confidence.items()}
     details = {
-        "source": str(task.source),
+        "source": str(task.source) if task.source.is_file() else task.title,
         "confidence": confidence,
         "network": segmenter.sha256,
         "doubts": list(result.doubts),
     }
     for doubt in result.doubts:
-        report(Warned(f"{task.source.name}: {doubt}"))
+        report(Warned(f"{task.title}: {doubt}"))
+    if not result.confidence:
+        report(Warned(f"{task.title}: no structure was found; the result is empty."))
     report(Artifact("segmentation", str(task.target), details))
 
 
-def _scans(source: Path) -> list[Path]:
-    """Return the scans in ``source``: itself, files with a known suffix, or folders of DICOM files."""
+def _scans(source: Path, target: Path) -> list[Path]:
+    """Return the scans in ``source``: itself, or the volumes in it and the folders of DICOM series below.
+
+    Where no volume lies in ``source`` itself, those in the folders below count; the results' folder never does.
+    """
     if source.is_file():
         return [source]
     scans = list_scans(source)
-    if scans and not (is_picture(scans[0]) and find_series(source)):
-        return scans
-    folders = [source, *sorted(path for path in source.rglob("*") if path.is_dir())]
-    return [folder for folder in folders if any(path.name != DICOM_INDEX for path in visible_files(folder))]
+    if scans and is_picture(scans[0]) and holds_dicom(source):
+        scans = []
+    below = [folder for folder in folders_below(source) if not _is_in(folder, target) or folder == source]
+    found = []
+    for folder in below:
+        volumes = scans if folder == source else [] if scans else list_scans(folder)
+        if volumes and not (is_picture(volumes[0]) and holds_dicom(folder)):
+            found += volumes
+        elif holds_dicom(folder):
+            found.append(folder)
+    return found
+
+
+def _is_in(folder: Path, other: Path) -> bool:
+    return other.resolve() in (folder.resolve(), *folder.resolve().parents)

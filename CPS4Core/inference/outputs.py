@@ -29,11 +29,23 @@ def write_segmentation(labels: sitk.Image, path: str | Path) -> None:
         CPS4Error: if the format is not known, the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    if not path.name.lower().endswith(SEGMENTATION_SUFFIXES):
-        raise CPS4Error("The format is not known.", f"Use one of: {', '.join(SEGMENTATION_SUFFIXES)}.", path)
+    check_suffix(path.name)
     is_slicers = path.name.lower().endswith(".seg.nrrd")
     header = segment_header(sitk.GetArrayViewFromImage(labels)) if is_slicers else {}
     write_volume(labels, path, header)
+
+
+def check_suffix(name: str) -> None:
+    """Check that a suffix, or the end of a name, is that of a format that segmentations are written in.
+
+    Raises:
+        CPS4Error: if it is not.
+    """
+    if not name.lower().endswith(SEGMENTATION_SUFFIXES):
+        raise CPS4Error(
+            f"The format of {name!r} is not known.",
+            f"Use one of: {', '.join(SEGMENTATION_SUFFIXES)}.",
+        )
 
 
 def write_map(image: sitk.Image, path: str | Path) -> None:

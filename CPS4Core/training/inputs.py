@@ -55,10 +55,8 @@ class TrainingInputs:
         return [case for case in self.split.validation if case in self.store.counts]
 
     def facts(self) -> dict[str, Any]:
-        """Return what a model card says of the data: counts, and a hash of the list of cases and their use."""
-        listed = json.dumps(asdict(self.split), sort_keys=True) + json.dumps(
-            self.store.counts, sort_keys=True
-        )
+        """Return what a model card says of the data: counts, and a hash of what the cases hold and of their use."""
+        listed = json.dumps([asdict(self.split), self.store.hashes], sort_keys=True)
         return {
             "ratio": self.ratio,
             "labelled_cases": len(self.split.labelled),

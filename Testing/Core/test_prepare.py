@@ -148,7 +148,7 @@ def test_a_plain_folder_gets_names_without_patients_and_skips_what_is_bad(tmp_pa
     assert "77" in failed[0].problem
     assert not any("ller" in path.name for path in (tmp_path / "out").rglob("*"))
     origins = json.loads((tmp_path / "out/sources.json").read_text(encoding="utf-8"))
-    assert origins["case_0001"] == "images/Müller Hans.nii.gz"
+    assert origins["cases"]["case_0001"]["source"] == "images/Müller Hans.nii.gz"
 
 
 def test_preparing_again_goes_on(tmp_path):
