@@ -116,7 +116,7 @@ def inspect(data: DataArgument, events: EventsOption = False) -> None:
 
         inspect_data_set(data, _with_counts(report, events), cancellation)
 
-    _run(job, events)
+    _run(job, events, goes_on=False)
 
 
 @app.command()
@@ -133,7 +133,7 @@ def add_case(
 
         run_add_case(data, image, labels, report)
 
-    _run(job, events)
+    _run(job, events, goes_on=False)
 
 
 @app.command()
@@ -381,7 +381,7 @@ def attend(
             source, target, opened, prompts, labels, where, report, cancellation, pixel_mm, overwrite
         )
 
-    _run(job, events)
+    _run(job, events, goes_on=False)
 
 
 @app.command()
@@ -407,7 +407,7 @@ def check(
         if not events:
             _print_agreement(found)
 
-    _run(job, events)
+    _run(job, events, goes_on=False)
 
 
 @app.command()
@@ -442,6 +442,7 @@ def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Segmentations: a folder or a file.")],
     references: Annotated[Path, typer.Argument(help="Reference labels: a folder or a file.")],
     output: Annotated[Path, typer.Argument(help="Folder for the tables.")],
+    overwrite: OverwriteOption = False,
     events: EventsOption = False,
 ) -> None:
     """Compare segmentations with references: Dice, IoU, surface distances, level accuracy."""
@@ -449,11 +450,11 @@ def evaluate(
     def job(report: Reporter, cancellation: Cancellation) -> None:
         from CPS4Core.evaluation.evaluate import evaluate as run_evaluate
 
-        run_evaluate(predictions, references, output, report)
+        run_evaluate(predictions, references, output, report, overwrite)
         if not events:
             sys.stdout.write((output / "summary.md").read_text(encoding="utf-8"))
 
-    _run(job, events)
+    _run(job, events, goes_on=False)
 
 
 @app.command()
@@ -463,7 +464,7 @@ def worker() -> None:
 
     _prepare_libraries()
     if isinstance(sys.stdin, TextIOWrapper):
-        sys.stdin.reconfigure(encoding="utf-8")
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     with JsonLines() as report:
         Worker(report).serve(sys.stdin)
 
@@ -485,7 +486,7 @@ def doctor(
             fetch_weights(fetch, load_settings(preset).encoders)
         show(examine(load_settings(preset)), as_json=json_output)
 
-    _run(job, events=False)
+    _run(job, events=False, goes_on=False)
 
 
 @app.command()
@@ -524,7 +525,7 @@ def settings(
     def job(report: Reporter, cancellation: Cancellation) -> None:
         sys.stdout.write(load_settings(preset, changes).model_dump_json(indent=2) + "\n")
 
-    _run(job, events=False)
+    _run(job, events=False, goes_on=False)
 
 
 def main() -> None:
@@ -553,14 +554,22 @@ def _with_counts(report: Reporter, events: bool) -> Reporter:
     return tell
 
 
-def _run(job: Callable[[Reporter, Cancellation], Any], events: bool) -> None:
-    """Run a job, report what happens, and exit with 0, 1 after an error, or 130 when stopped."""
+def _run(job: Callable[[Reporter, Cancellation], Any], events: bool, goes_on: bool = True) -> None:
+    """Run a job, report what happens, and exit with 0, 1 after an error, or 130 when stopped.
+
+    Args:
+        job: what to do; it returns the exit code, or None for 0.
+        events: write JSON lines instead of words.
+        goes_on: whether the job, once stopped and run again, goes on where it was.
+    """
     _prepare_libraries()
     cancellation = Cancellation()
     cancellation.listen_to_signals()
     if events:
+        if isinstance(sys.stdin, TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")
         cancellation.listen_to_input()
-    output: AbstractContextManager = JsonLines() if events else Terminal()
+    output: AbstractContextManager = JsonLines() if events else Terminal(goes_on)
     with output as report:
         try:
             code = job(report, cancellation) or 0

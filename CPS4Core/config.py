@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from CPS4Core.class_table import PROMPT_TEMPLATE
 from CPS4Core.errors import CPS4Error
@@ -24,12 +24,19 @@ else:
     BaselineSettings = resolve_name(BASELINE_SETTINGS)
 
 
+Pixels = Annotated[int, Field(ge=1, le=4096)]
+Channels = Annotated[int, Field(ge=1, le=8192)]
+Batch = Annotated[int, Field(ge=1, le=4096)]
+Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=2048)], ...], Field(min_length=1, max_length=6)]
+"""Each level halves the slice, and canvases grow in steps of 32 pixels (``CPS4Core.data.axis``)."""
+
+
 class InputSettings(Group):
     """How a volume becomes the slices that the networks see."""
 
-    size: tuple[PositiveInt, PositiveInt] = (256, 512)
+    size: tuple[Pixels, Pixels] = (256, 512)
     """Pixels along the anterior-posterior and the superior-inferior axis."""
-    spacing_mm: PositiveFloat | None = None
+    spacing_mm: Annotated[float, Field(ge=0.1, le=20.0)] | None = None
     """In-plane pixel size. None: the centre half of the anterior-posterior axis and the whole
     superior-inferior axis are stretched to ``size``, as the paper's authors do."""
 
@@ -47,11 +54,11 @@ class EncoderSettings(Group):
     that ships one."""
     text_in_package: bool = False
     """Leave the text encoder, frozen, in its package; the model keeps the tokens of the class prompts alone."""
-    text_width: PositiveInt = 384
+    text_width: Channels = 384
     """Width of its tokens, which a model needs to know without the package."""
     text_token: Literal["cls", "mean"] = "cls"
     """The class prompt token: [CLS] of the last hidden state, or the mean of all tokens."""
-    dimension: PositiveInt = 512
+    dimension: Channels = 512
     """Width of the space in which patch tokens and class prompts meet."""
     prompt_names: Literal["full", "short"] = "full"
     prompt_template: str = PROMPT_TEMPLATE
@@ -79,7 +86,7 @@ class PretrainSettings(Group):
     learning_rate: PositiveFloat = 1e-5
     text_learning_rate: float | None = Field(default=None, ge=0.0)
     """Of the text encoder where it is pretrained and the vision encoder is not; None: the same, 0: frozen."""
-    batch: PositiveInt = 16
+    batch: Batch = 16
     epochs: PositiveInt = 100
     schedule: Literal["plateau", "cosine"] = "plateau"
     """Of the learning rate: lowered where the validation loss stays, or a rise and half a cosine to near zero."""
@@ -112,11 +119,11 @@ class TrainSettings(Group):
     """Stage 2: class prompt driven semi-supervised segmentation (eq. 3-7)."""
 
     method: str = "cps4"
-    widths: tuple[PositiveInt, ...] = (32, 64, 128, 256, 512)
+    widths: Widths = (32, 64, 128, 256, 512)
     """Channels of each level of the residual U-Net."""
     learning_rate: PositiveFloat = 1e-4
     weight_decay: float = Field(default=1e-4, ge=0.0)
-    batch: PositiveInt = 8
+    batch: Batch = 8
     """Labelled slices a step, and as many unlabelled ones."""
     epochs: PositiveInt = 300
     """An epoch is one pass over the unlabelled slices; labelled ones are repeated."""
@@ -183,7 +190,7 @@ class BaseSettings(Group):
     """Of the encoders."""
     unlabelled_steps: PositiveInt = 1000
     """Of the network, with stage 2 of CPS4 on scans without labels."""
-    batch: PositiveInt = 8
+    batch: Batch = 8
     learning_rate: PositiveFloat = 2e-3
     weight_decay: float = Field(default=1e-3, ge=0.0)
     decay: float = Field(default=0.999, ge=0.0, lt=1.0)
@@ -205,6 +212,15 @@ class Settings(Group):
     pretrain: PretrainSettings = PretrainSettings()
     train: TrainSettings = TrainSettings()
     base: BaseSettings = BaseSettings()
+
+    @model_validator(mode="after")
+    def _slices_can_be_halved(self) -> Settings:
+        halved = 2 ** (len(self.train.widths) - 1)
+        if any(pixels % halved for pixels in self.input.size):
+            raise ValueError(
+                f"input.size must be multiples of {halved}, as train.widths has {len(self.train.widths)} levels"
+            )
+        return self
 
 
 PAPER = Settings()
@@ -313,8 +329,9 @@ def parse_settings(values: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
+        what = f"setting {field!r} is" if field else "settings are"
         raise CPS4Error(
-            f"The setting {field!r} is not valid: {first['msg']}.", "See `cps4 settings` for the names."
+            f"The {what} not valid: {first['msg']}.", "See `cps4 settings` for the names."
         ) from error
 
 
@@ -325,7 +342,7 @@ def _parse(change: str) -> tuple[str, Any]:
         raise CPS4Error(f"The setting {change!r} has no value.", "Write it as group.field=value.")
     try:
         return name.strip(), json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return name.strip(), text.strip()
 
 

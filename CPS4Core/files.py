@@ -23,6 +23,8 @@ NAME_END = 16
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 MAKE_SPACE = "Free some space and start again; nothing was lost."
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+MOST_JSON = 256 * 2**20
+"""Bytes; the lists of the largest data sets are a hundredth of it."""
 CANNOT_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 """What file systems answer that cannot flush a file; they have taken all of it."""
 
@@ -100,10 +102,12 @@ def read_json(path: str | Path) -> Any:
     """
     path = Path(path)
     try:
+        if path.stat().st_size > MOST_JSON:
+            raise ValueError
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CPS4Error("The file does not exist.", "Check the path.", path) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also what is nested or long beyond measure
         raise CPS4Error("The file is not valid JSON.", "Restore it or make it again.", path) from error
     except OSError as error:
         raise as_user_error(error, path) from error

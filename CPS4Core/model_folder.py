@@ -14,21 +14,23 @@ the old one or the new one.
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import PositiveInt, ValidationError
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from CPS4Core import __version__
 from CPS4Core.card import CLASSES, ENCODERS, NETWORK, TEACHER, Card, WeightsFile
-from CPS4Core.config import EncoderSettings, Group, InputSettings, Settings
+from CPS4Core.config import EncoderSettings, Group, InputSettings, Settings, Widths
 from CPS4Core.errors import CPS4Error
 from CPS4Core.files import copy_file, sha256_of
 from CPS4Core.segmentation.unet import ResidualUNet
+from CPS4Core.size_limit import SizeLimit
 from CPS4Core.vision_language.encoders import TextEncoder, save_text_architecture
 from CPS4Core.vision_language.known_prompts import KnownPrompts
 from CPS4Core.vision_language.model import ClassPromptModel, rebuild_model
@@ -51,7 +53,7 @@ M = TypeVar("M", bound=nn.Module)
 class NetworkSettings(Group):
     """The architecture of the segmentation network."""
 
-    widths: tuple[PositiveInt, ...]
+    widths: Widths
     """Channels of each level, the finest first."""
 
 
@@ -155,7 +157,7 @@ class ModelFolder:
         Raises:
             CPS4Error: if there is none, or its weights are damaged or of another shape.
         """
-        return self._filled(ResidualUNet(self.widths), self._weights(part))
+        return self._filled(lambda: ResidualUNet(self.widths), self._weights(part))
 
     def load_encoders(self) -> ClassPromptModel:
         """Return the class prompt model, float32, in evaluation mode, on the CPU.
@@ -164,7 +166,9 @@ class ModelFolder:
             CPS4Error: if there is none, or its weights are damaged or of another shape.
         """
         weights = self._weights(ENCODERS)
-        return self._filled(rebuild_model(self.encoder_settings, self.input.size, self.path / TEXT), weights)
+        return self._filled(
+            lambda: rebuild_model(self.encoder_settings, self.input.size, self.path / TEXT), weights
+        )
 
     def _weights(self, part: str) -> WeightsFile:
         if not self.has(part):
@@ -172,22 +176,26 @@ class ModelFolder:
             raise CPS4Error(f"The model has no {what}.", f"Choose a model that {command} made.", self.path)
         return self.card.weights[part]
 
-    def _filled(self, module: M, weights: WeightsFile) -> M:
-        """Return ``module`` with the weights in place; those of half precision become float32."""
+    def _filled(self, build: Callable[[], M], weights: WeightsFile) -> M:
+        """Return a new module with the weights in place; those of half precision become float32.
+
+        Nothing is built that is larger than what the file holds, and nothing read that does not fit what is built.
+        """
         path = self.path / Path(weights.file).name
-        tensors, _ = load_weights(path)
+        with SizeLimit(path.stat().st_size if path.is_file() else 0):
+            module = build()
+        tensors, _ = load_weights(path, {name: value.shape for name, value in module.state_dict().items()})
         if sha256_of(path) != weights.sha256:
             raise CPS4Error(
                 "The weights are not those that the card names.", "Copy the whole folder again.", path
             )
-        try:
-            module.load_state_dict(tensors)
-        except RuntimeError as error:
+        if not all(tensor.isfinite().all() for tensor in tensors.values()):
             raise CPS4Error(
-                "The weights do not fit the network that the card describes.",
-                "Copy the whole folder again.",
+                "The weights hold values that are no numbers: the training had diverged.",
+                "Train again with a lower learning rate.",
                 path,
-            ) from error
+            )
+        module.load_state_dict(tensors)
         return module.eval()
 
     def _copy_encoders(self, destination: Path) -> WeightsFile:

@@ -32,9 +32,16 @@ class JsonLines:
 
 
 class Terminal:
-    """Reports events to a person: progress bar, warnings, results."""
+    """Reports events to a person: progress bar, warnings, results.
 
-    def __init__(self) -> None:
+    Args:
+        goes_on: whether the job, once stopped and run again, goes on where it was.
+    """
+
+    def __init__(self, goes_on: bool = True) -> None:
+        self._stopped = (
+            "Stopped. Run the same command to go on." if goes_on else "Stopped. The same command starts anew."
+        )
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
@@ -73,7 +80,7 @@ class Terminal:
             where = "" if event.path is None else f"{event.path}: "
             self.console.print("[red]Error[/]: " + escape(f"{where}{event.problem} {event.remedy}"))
         elif isinstance(event, Finished) and event.cancelled:
-            self.console.print("Stopped. Run the same command to go on.")
+            self.console.print(self._stopped)
 
     def _show_progress(self, event: ProgressEvent) -> None:
         left = "" if event.seconds_left is None else f"about {_duration(event.seconds_left)} left"

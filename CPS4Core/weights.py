@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -10,6 +13,9 @@ from torch import Tensor
 
 from CPS4Core.errors import CPS4Error
 from CPS4Core.files import not_whole, written_aside
+
+MOST_HEADER = 100 * 2**20
+"""Bytes; safetensors opens no longer one."""
 
 
 def save_weights(path: Path, tensors: dict[str, Tensor], header: dict[str, str] | None = None) -> None:
@@ -29,16 +35,27 @@ def save_weights(path: Path, tensors: dict[str, Tensor], header: dict[str, str] 
             raise
 
 
-def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load_weights(
+    path: Path, shapes: Mapping[str, Sequence[int]] | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors of a safetensors file, on the CPU, and its header.
 
+    Args:
+        path: the file.
+        shapes: those that the tensors must have, by name: no other is read into memory.
+
     Raises:
-        CPS4Error: if the file is missing, truncated, or no safetensors file.
+        CPS4Error: if the file is missing, truncated, or no safetensors file, or its tensors have other names or
+            shapes.
     """
     if not path.is_file():
         raise CPS4Error("The file is missing.", "Copy the whole folder again.", path)
+    if shapes is not None and path.stat().st_size > _most_bytes(shapes):
+        raise _unfit(path)
     try:
         with safe_open(path, framework="pt") as file:
+            if shapes is not None:
+                _check_shapes(file, shapes, path)
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CPS4Error(
@@ -46,3 +63,20 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             "Copy it again. CPS4 opens safetensors only: other formats can run code.",
             path,
         ) from error
+
+
+def _check_shapes(file: Any, shapes: Mapping[str, Sequence[int]], path: Path) -> None:
+    found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    if found != {name: list(shape) for name, shape in shapes.items()}:
+        raise _unfit(path)
+
+
+def _most_bytes(shapes: Mapping[str, Sequence[int]]) -> int:
+    """Return what a file of tensors of these shapes takes at most: 8 bytes a number, and a header."""
+    return 8 * sum(map(math.prod, shapes.values())) + MOST_HEADER
+
+
+def _unfit(path: Path) -> CPS4Error:
+    return CPS4Error(
+        "The weights do not fit the network that the card describes.", "Copy the whole folder again.", path
+    )

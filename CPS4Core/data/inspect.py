@@ -7,7 +7,9 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from CPS4Core.cancellation import Cancellation
-from CPS4Core.data.dataset import Case, open_data_set
+from CPS4Core.data.dataset import Case, DataSet, open_data_set
+from CPS4Core.data.splits import FILE as SPLITS
+from CPS4Core.data.splits import read_splits, say_left_out
 from CPS4Core.data.stated_geometry import check_stated_geometry
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Finished, Progress, Reporter, Warned
@@ -29,7 +31,9 @@ def inspect_data_set(folder: Path, report: Reporter, cancellation: Cancellation)
         cancellation.check()
         problems += _problems(case)
         report(Progress(number, len(data_set.cases), "Reading headers"))
-    if not data_set.labelled:
+    if data_set.labelled:
+        problems += _problems_of_splits(data_set)
+    else:
         problems.append(
             CPS4Error("The data set has no labelled case.", "Put label maps in its folder labelsTr.", folder)
         )
@@ -42,6 +46,18 @@ def inspect_data_set(folder: Path, report: Reporter, cancellation: Cancellation)
     }
     report(Finished(details={**counts, "problems": [str(problem) for problem in problems]}))
     return problems
+
+
+def _problems_of_splits(data_set: DataSet) -> list[CPS4Error]:
+    path = data_set.folder / SPLITS
+    if not path.is_file():
+        return []
+    try:
+        splits = read_splits(path, data_set)
+    except CPS4Error as error:
+        return [error]
+    said = {str(lost): lost for split in splits.values() if (lost := say_left_out(split, data_set))}
+    return list(said.values())
 
 
 def _problems(case: Case) -> list[CPS4Error]:

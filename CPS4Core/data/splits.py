@@ -46,6 +46,30 @@ def split_for_ratio(data_set: DataSet, ratio: float, seed: int) -> Split:
     return make_split(data_set, ratio, seed)
 
 
+def left_out(split: Split, data_set: DataSet) -> list[str]:
+    """Return the training cases that a split does not know, such as those added by hand after it was written.
+
+    Unlabelled images of validation patients are left out on purpose.
+    """
+    known = {*split.labelled, *split.validation, *split.unlabelled}
+    validating = {case.patient for case in data_set.cases if case.name in split.validation}
+    training = (*data_set.labelled, *data_set.unlabelled)
+    return [case.name for case in training if case.name not in known and case.patient not in validating]
+
+
+def say_left_out(split: Split, data_set: DataSet) -> CPS4Error | None:
+    """Return what to tell the user of ``left_out`` cases, None if there are none."""
+    names = left_out(split, data_set)
+    if not names:
+        return None
+    listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+    return CPS4Error(
+        f"{len(names)} cases are in no part of the splits, and are not trained on: {listed}.",
+        "Remove the file to have all cases split anew, or name them in it.",
+        data_set.folder / FILE,
+    )
+
+
 def make_split(data_set: DataSet, ratio: float, seed: int) -> Split:
     """Return the split that keeps the labels of ``ratio`` of the labelled patients.
 

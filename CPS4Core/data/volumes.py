@@ -108,6 +108,8 @@ def read_image(path: str | Path, pixel_mm: float | None = None) -> sitk.Image:
             body, or says two things; if the image is 4D, in colour, constant, has two dimensions, or holds values
             that are not numbers; if it is a picture without a pixel size.
     """
+    if Path(path).name.lower().endswith(SEGMENTATION):
+        raise CPS4Error("The file is a segmentation, not an image.", "Choose the MR itself.", path)
     return check_image(read_volume(path, pixel_mm), shown(path))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,13 @@ import SimpleITK as sitk
 from CPS4Core.class_table import BACKGROUND, BY_LABEL, HEAD_TO_TAIL, IGNORE
 from CPS4Core.data.dataset import plain_name
 from CPS4Core.data.labels import read_labels
+from CPS4Core.data.results import check_free, note
 from CPS4Core.data.volumes import by_case, list_volumes
 from CPS4Core.errors import CPS4Error
 from CPS4Core.evaluation.metrics import level_agreement, overlap, surface_distances
 from CPS4Core.events import Artifact, Failed, Finished, Progress, Reporter, Warned, silent
 from CPS4Core.failures import failure_of
-from CPS4Core.files import write_json, written_aside
+from CPS4Core.files import written_aside
 
 try:
     import pandas as pd
@@ -32,6 +35,9 @@ COLUMNS = {
     "assd_mm": "surface distance (mm)",
     "level_accuracy": "level accuracy",
 }
+TABLES = ("cases.csv", "classes.csv", "summary.md")
+SUMMARY = "summary.json"
+MAKER = {"command": "evaluate"}
 SCORES = ("dice", "iou", "hd95_mm", "assd_mm")
 """Of one structure in one case."""
 
@@ -68,7 +74,9 @@ class Results:
         return table.reindex([name for name in order if name in table.index])
 
 
-def evaluate(predictions: Path, references: Path, output: Path, report: Reporter = silent) -> Results:
+def evaluate(
+    predictions: Path, references: Path, output: Path, report: Reporter = silent, overwrite: bool = False
+) -> Results:
     """Compare segmentations with references and write ``cases.csv``, ``classes.csv``, ``summary.md`` and ``.json``.
 
     Args:
@@ -77,10 +85,14 @@ def evaluate(predictions: Path, references: Path, output: Path, report: Reporter
             segmentation counts as a case in which nothing was found.
         output: folder for the tables.
         report: receives progress and skipped cases.
+        overwrite: write over whatever is at the places of the tables.
 
     Raises:
-        CPS4Error: if there is no pair to compare, or the folder cannot be written.
+        CPS4Error: if there is no pair to compare, the folder cannot be written, or it holds files of these names
+            that no evaluation made.
     """
+    for name in (*TABLES, SUMMARY):
+        check_free(Path(output) / name, MAKER, overwrite)
     rows, structures, skipped = [], [], []
     pairs = _pairs(Path(predictions), Path(references), report)
     for done, (name, prediction, reference) in enumerate(pairs):
@@ -183,12 +195,13 @@ def _by_name(path: Path) -> dict[str, Path]:
 
 
 def _write(results: Results, output: Path) -> None:
-    tables = {"cases.csv": results.cases.to_csv(index=False), "classes.csv": results.by_class().to_csv()}
-    tables["summary.md"] = as_markdown(results)
-    for name, text in tables.items():
+    texts = [results.cases.to_csv(index=False), results.by_class().to_csv(), as_markdown(results)]
+    texts.append(json.dumps(results.summary(), indent=2, ensure_ascii=False) + "\n")
+    for name, text in zip((*TABLES, SUMMARY), texts, strict=True):
+        written = text.encode()
+        note(output / name, MAKER, hashlib.sha256(written).hexdigest())
         with written_aside(output / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    write_json(output / "summary.json", results.summary())
+            temporary.write_bytes(written)
 
 
 def as_markdown(results: Results) -> str:

@@ -14,12 +14,12 @@ from CPS4Core.card import ENCODERS
 from CPS4Core.class_table import HEAD_TO_TAIL, short_name
 from CPS4Core.data.content import content_of, voxels_of
 from CPS4Core.data.labels import read_labels
+from CPS4Core.data.results import Maker, check_free, check_place, note
 from CPS4Core.data.volumes import case_name, read_scan
 from CPS4Core.events import Artifact, Finished, Progress, Reporter
 from CPS4Core.files import written_aside
 from CPS4Core.inference.attention import AttentionMapper, EncodedVolume
 from CPS4Core.inference.outputs import write_map, write_segmentation
-from CPS4Core.inference.results import Maker, check_free, check_not_source, note
 from CPS4Core.model_folder import ModelFolder
 
 
@@ -59,7 +59,7 @@ def attend_volume(
         "pixel_mm": pixel_mm,
     }
     for path in (*(path for name in named for path in _places(target, name, ".nii.gz")), figure):
-        check_not_source(path, [source, *([] if labels is None else [labels])])
+        check_place(path, [source, *([] if labels is None else [labels])])
         check_free(path, maker, overwrite)
     reference = None if labels is None else read_labels(labels, like=image)
     mapper = AttentionMapper(model, device)

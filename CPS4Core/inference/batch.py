@@ -14,12 +14,12 @@ from CPS4Core.data.content import content_of, voxels_of
 from CPS4Core.data.dicom import holds_dicom
 from CPS4Core.data.listing import folders_below
 from CPS4Core.data.pictures import is_picture
+from CPS4Core.data.results import Maker, State, check_free, check_place, note, state_of
 from CPS4Core.data.volumes import IMAGE_SUFFIXES, case_name, list_scans, read_scan
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Artifact, Failed, Progress, Reporter, Warned
 from CPS4Core.failures import failure_of
 from CPS4Core.inference.outputs import SEGMENTATION_SUFFIXES, check_suffix, write_segmentation
-from CPS4Core.inference.results import Maker, State, check_free, check_not_source, note, state_of
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.naming import Levels
 
@@ -73,7 +73,7 @@ def find_tasks(source: Path, target: Path, suffix: str, pixel_mm: float | None =
     else:
         targets = [target / f"{name}{suffix}" for name in _names(scans, source)]
     for place in targets:
-        check_not_source(place, scans)
+        check_place(place, scans)
     return [Task(scan, place, pixel_mm) for scan, place in zip(scans, targets, strict=True)]
 
 
@@ -185,7 +185,7 @@ def segment_one(
         CPS4Error: if the volume cannot be read or is not sagittal, or the result cannot be written.
         Cancelled: if the user asked to stop.
     """
-    check_not_source(task.target, [task.source])
+    check_place(task.target, [task.source])
     image = read_scan(task.source, report, task.pixel_mm)
 
     def progress(slices: int, of: int) -> None:

@@ -23,10 +23,9 @@ when its standard input closes.
 from __future__ import annotations
 
 import json
-import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,9 +33,10 @@ from typing import Any
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.card import Card
 from CPS4Core.data.volumes import read_scan
-from CPS4Core.devices import NO_MEMORY, choose_device, is_out_of_memory
+from CPS4Core.devices import choose_device
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Event, Failed, Finished, Reporter
+from CPS4Core.failures import failure_of
 from CPS4Core.inference.agreement import check_files
 from CPS4Core.inference.attend import write_figure, write_maps
 from CPS4Core.inference.attention import AttentionMapper, EncodedVolume
@@ -46,7 +46,15 @@ from CPS4Core.model_folder import ModelFolder
 from CPS4Core.naming import LEVELS
 from CPS4Core.shipped_model import model_path
 
-log = logging.getLogger(__name__)
+NEEDS = {
+    "segment": ("model", "input", "output"),
+    "attend": ("model", "input", "prompts", "output"),
+    "figure": ("model", "input", "prompts", "output"),
+    "check": ("model", "input", "labels"),
+}
+"""The fields that a request must have."""
+TEXTS = ("model", "device", "input", "output", "labels", "levels", "network", "prompts")
+"""The fields that are texts."""
 
 
 class Worker:
@@ -74,18 +82,20 @@ class Worker:
             self._cancellations.remove((_name(request), self._cancellation))
 
     def _listen(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            if line.strip():
-                self._receive(line)
-        self._cancel()
-        self._waiting.put(None)
+        try:
+            for line in lines:
+                if line.strip():
+                    self._receive(line)
+        finally:
+            self._cancel()
+            self._waiting.put(None)
 
     def _receive(self, line: str) -> None:
         try:
             request = json.loads(line)
             if not isinstance(request, dict):
                 raise ValueError
-        except ValueError:
+        except (ValueError, RecursionError):
             self._report(Failed("The request is no JSON object.", "Send one JSON object a line."))
             return
         if request.get("do") in ("cancel", "shutdown"):
@@ -120,18 +130,13 @@ class Worker:
                 raise CPS4Error(
                     f"There is no request {request.get('do')!r}.", f"Use one of: {', '.join(verbs)}."
                 )
+            _check_fields(request, NEEDS[str(request["do"])])
             verb(request)
             self._tell(Finished())
         except Cancelled:
             self._tell(Finished(cancelled=True))
-        except CPS4Error as error:
-            self._tell(Failed(error.problem, error.remedy, None if error.path is None else str(error.path)))
-        except KeyError as error:
-            self._tell(Failed(f"The request lacks {error}.", "Send it again with that field."))
         except Exception as error:
-            log.exception("request %s failed", self._request)
-            unexpected = ("Something unexpected went wrong.", "See the log, then try again.")
-            self._tell(Failed(*(NO_MEMORY if is_out_of_memory(error) else unexpected)))
+            self._tell(failure_of(error))
 
     def _tell(self, event: Event) -> None:
         """Report an event of the running request."""
@@ -185,6 +190,17 @@ class Worker:
         if self._volume is None or self._volume[0] != key:
             self._volume = (key, mapper.encode(read_scan(path, self._tell), self._cancellation))
         return self._volume[1]
+
+
+def _check_fields(request: dict[str, Any], needed: Sequence[str]) -> None:
+    """Check that a request has the fields that it needs, and that each is a text; the prompts are a list of them."""
+    for name in needed:
+        if name not in request:
+            raise CPS4Error(f"The request lacks {name!r}.", "Send it again with that field.")
+    for name, value in request.items():
+        texts = value if name == "prompts" and isinstance(value, list) else [value]
+        if name in TEXTS and not all(isinstance(text, str) for text in texts):
+            raise CPS4Error(f"The request's {name!r} is no text.", "Send it again with a text there.")
 
 
 def _name(request: dict[str, Any]) -> str:

@@ -91,6 +91,7 @@ class BaseTraining(Stage[Loaded, Batch]):
     name = "base model"
     command = "base"
     module: Learner
+    rate_setting = "base.learning_rate"
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import Settings
 from CPS4Core.data.dataset import open_data_set
 from CPS4Core.data.slices import SliceStore, prepare_slices
-from CPS4Core.data.splits import Split, split_for_ratio
+from CPS4Core.data.splits import Split, say_left_out, split_for_ratio
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Reporter, Warned, silent
 from CPS4Core.figures import fullest_slice, overlay
@@ -108,7 +108,8 @@ def open_inputs(
     used = {*split.labelled, *split.validation, *(split.unlabelled if unlabelled else ())}
     cases = [case for case in opened.cases if case.name in used]
     quiet = report if accelerator.is_main_process else silent
-    for problem in opened.problems:
+    lost = say_left_out(split, opened)
+    for problem in (*opened.problems, *([] if lost is None else [lost])):
         quiet(Warned(str(problem)))
     with accelerator.main_process_first():
         folder = cache or Path(data_set) / "preprocessed"

@@ -71,9 +71,11 @@ class TrainingLoop:
         self.module, self.optimizer = self.accelerator.prepare(self.stage.module, self.stage.optimizer)
         self.module.train()
         self._buffers = BufferCopy(self.stage.module)
+        self._finite = torch.ones((), dtype=torch.bool, device=self.accelerator.device)
         started, first = time.monotonic(), self.step
         for loaded in self._batches():
             if self._cancelled():
+                self._check_finite()
                 self._save()
                 raise Cancelled
             terms = self._train_step(loaded)
@@ -133,6 +135,7 @@ class TrainingLoop:
             with nullcontext() if last else self.accelerator.no_sync(self.module):
                 terms = self.stage.loss(self.module, part)
                 self.accelerator.backward(terms["total"] / len(parts))
+            self._finite &= terms["total"].detach().isfinite()
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0) + value.detach() / len(parts)
         return sums
@@ -152,6 +155,7 @@ class TrainingLoop:
         )
 
     def _end_epoch(self) -> None:
+        self._check_finite()
         epoch = self.step // self.stage.steps_per_epoch
         metrics: dict[str, float] = {}
         if epoch % self.stage.validate_every == 0 or self.step == self.stage.total_steps:
@@ -167,6 +171,15 @@ class TrainingLoop:
             self._report(Metric(self.step, metrics))
         if time.monotonic() - self._saved_at >= 60 * self.settings.checkpoint_minutes:
             self._save()
+
+    def _check_finite(self) -> None:
+        """Check that no loss was infinite or NaN so far; what such steps made must not be kept."""
+        if not self._finite:
+            raise CPS4Error(
+                f"The training has diverged: by step {self.step} the loss is no number.",
+                f"Set a lower learning rate ({self.stage.rate_setting}), and choose another output folder.",
+                self.run_folder.path,
+            )
 
     def _show_preview(self) -> None:
         """Write a picture of what the model makes of a validation slice, now and then and at the end."""
@@ -231,6 +244,7 @@ class TrainingLoop:
     def _tell(self, terms: dict[str, Tensor], started: float, first: int) -> None:
         if self.step % LOG_EVERY and self.step != self.stage.total_steps:
             return
+        self._check_finite()
         means = self.accelerator.reduce(terms, "mean")
         rate = self.stage.optimizer.param_groups[0]["lr"]
         self._report(Metric(self.step, {**{k: float(v) for k, v in means.items()}, "learning_rate": rate}))

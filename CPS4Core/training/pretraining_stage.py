@@ -52,6 +52,7 @@ class PretrainingStage(Stage[LabelledSlices, LabelledSlices]):
     name = "stage 1"
     command = "pretrain"
     module: Objective
+    rate_setting = "pretrain.learning_rate"
 
     def __init__(self, run: Run, inputs: TrainingInputs, start: ModelFolder | None = None):
         settings = run.settings

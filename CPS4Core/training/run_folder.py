@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Event, Metric, Reporter, parse
-from CPS4Core.files import as_user_error, read_json, write_json
+from CPS4Core.files import as_user_error, read_json, remove_unfinished, write_json
 
 
 class RunFolder:
@@ -106,8 +106,18 @@ class RunFolder:
         """Write what determines the run, or check that it is the same run."""
         config = self.path / "config.json"
         if not config.exists():
+            foreign = [
+                path for path in (self.checkpoint, self.model, self.events, self.preview) if path.exists()
+            ]
+            if foreign:
+                raise CPS4Error(
+                    "The folder holds files that no training made here.",
+                    "Choose another output folder.",
+                    foreign[0],
+                )
             write_json(config, self.identity)
             return
+        remove_unfinished(self.path)
         different = [name for name, value in self.identity.items() if read_json(config).get(name) != value]
         if different:
             raise CPS4Error(

@@ -15,6 +15,7 @@ from CPS4Core.devices import memory_format, move
 from CPS4Core.evaluation.metrics import mean_scores
 from CPS4Core.model_folder import ModelFolder, Weights, new_card
 from CPS4Core.segmentation.methods.method import Batch, Method, TextTargets
+from CPS4Core.size_limit import SizeLimit
 from CPS4Core.systems import find_method
 from CPS4Core.training.batches import to_device
 from CPS4Core.training.inputs import TrainingInputs
@@ -60,6 +61,7 @@ class SegmentationStage(Stage[LoadedSlices, Batch]):
     name = "stage 2"
     command = "train"
     module: Method
+    rate_setting = "train.learning_rate"
 
     def __init__(
         self,
@@ -84,7 +86,8 @@ class SegmentationStage(Stage[LoadedSlices, Batch]):
         self.validate_every = train.validate_every
 
         torch.manual_seed(settings.seed)
-        self.module = method(train)
+        with SizeLimit():
+            self.module = method(train)
         if start is not None:
             self.module.start_from(start.load_network().state_dict())
         self.layout = memory_format(self.device, training=True)

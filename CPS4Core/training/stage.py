@@ -35,6 +35,8 @@ class Stage(ABC, Generic[Loaded, Prepared]):
     name: ClassVar[str]
     command: ClassVar[str]
     """Which command runs it."""
+    rate_setting: ClassVar[str]
+    """The setting of its learning rate."""
     module: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler

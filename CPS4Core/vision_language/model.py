@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from CPS4Core.class_table import class_prompts
 from CPS4Core.config import EncoderSettings
 from CPS4Core.errors import CPS4Error
+from CPS4Core.size_limit import SizeLimit
 from CPS4Core.vision_language import trunk
 from CPS4Core.vision_language.encoders import (
     TextEncoder,
@@ -134,9 +135,10 @@ def build_model(settings: EncoderSettings, size: tuple[int, int]) -> ClassPrompt
     Raises:
         CPS4Error: if a model is not known, its weights are missing, or its tokenizer cannot tell the classes apart.
     """
-    vision = build_vision_encoder(settings, size, pretrained=settings.vision_pretrained)
-    text = build_text_encoder(settings)
-    model = ClassPromptModel(vision, text, settings)
+    with SizeLimit():
+        vision = build_vision_encoder(settings, size, pretrained=settings.vision_pretrained)
+        text = build_text_encoder(settings)
+        model = ClassPromptModel(vision, text, settings)
     prompts = model.class_prompts()
     if len({tuple(words) for words in text.tokenizer(prompts)["input_ids"]}) < len(prompts):
         # A tokenizer that lost its list of words reads each of them as unknown, and says nothing.

@@ -108,3 +108,15 @@ def test_what_cannot_be_added_leaves_the_data_set_as_it_was(copy, data_set, tmp_
         add_case(copy, image, wrong, silent)
     (copy / LOCK).unlink()
     assert sorted(path.relative_to(copy) for path in copy.rglob("*")) == before
+
+
+def test_a_case_that_is_in_no_split_is_named(copy, data_set, tmp_path):
+    image, labels = new_scan(tmp_path, data_set)
+    for path, target in ((image, "imagesTr/mine_0000.nii.gz"), (labels, "labelsTr/mine.nii.gz")):
+        sitk.WriteImage(sitk.ReadImage(str(path)), str(copy / target))
+    problems, details = inspect(copy)
+    assert details["labelled"] == 5
+    assert "not trained on: mine." in problems[0].problem
+    assert len(problems) == 1
+    (copy / "splits.json").unlink()
+    assert not inspect(copy)[0]

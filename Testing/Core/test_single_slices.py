@@ -160,7 +160,7 @@ def test_a_picture_without_pixel_size_in_colour_or_damaged_is_refused(picture, t
 def test_a_folder_of_pictures_is_segmented(trained_model, picture, tmp_path):
     Image.open(picture).save(tmp_path / "second.jpg", quality=95)
     assert not segment(trained_model, tmp_path, tmp_path / "out", pixel_mm=0.9)
-    written = sorted((tmp_path / "out").iterdir())
+    written = sorted((tmp_path / "out").glob("*.nii.gz"))
     assert [path.name for path in written] == ["ein Schnitt für uns.nii.gz", "second.nii.gz"]
     result, source = sitk.ReadImage(str(written[0])), read_image(picture, 0.9)
     assert result.GetSize() == source.GetSize()
@@ -170,7 +170,9 @@ def test_a_folder_of_pictures_is_segmented(trained_model, picture, tmp_path):
 
 def test_pictures_beside_volumes_are_left_alone(phantom, picture, tmp_path):
     sitk.WriteImage(phantom[0], str(tmp_path / "volume.nii.gz"))
-    assert [task.source.name for task in find_tasks(tmp_path, tmp_path, ".nii.gz")] == ["volume.nii.gz"]
+    assert [task.source.name for task in find_tasks(tmp_path, tmp_path / "out", ".nii.gz")] == [
+        "volume.nii.gz"
+    ]
 
 
 def test_pictures_beside_a_dicom_series_are_left_alone(phantom, picture, tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
@@ -22,6 +23,8 @@ from CPS4Core.errors import CPS4Error
 from CPS4Core.files import sha256_of, write_json
 
 FOLDER = ".cps4"
+LONGEST_NAME = 255
+"""Bytes of a file's name that every file system takes."""
 Maker = dict[str, Any]
 """What makes a result, in JSON values: the command, the content of its input, the model, the options."""
 
@@ -76,12 +79,14 @@ def check_free(target: Path, maker: Maker, overwrite: bool) -> None:
         )
 
 
-def check_not_source(target: Path, sources: Iterable[Path]) -> None:
-    """Check that a result does not take the place of what it is made from.
+def check_place(target: Path, sources: Iterable[Path]) -> None:
+    """Check that a result has a name that can be written, and does not take the place of what it is made from.
 
     Raises:
-        CPS4Error: if it does.
+        CPS4Error: if not.
     """
+    if len(os.fsencode(target.name)) > LONGEST_NAME:
+        raise CPS4Error("The result's name would be too long.", "Shorten the name of its source.", target)
     for source in sources:
         if target == source or (target.exists() and source.exists() and target.samefile(source)):
             raise CPS4Error(
