@@ -111,7 +111,7 @@ class Preparation:
     def run(self, cancellation: Cancellation, seed: int) -> DataSet:
         """Prepare all cases, and describe the data set."""
         for fault in self.found.faults:
-            self._fail(fault, self.source.name)
+            self._fail(fault)
         named = self._name_cases(cancellation)
         for number, (name, case, origin) in enumerate(named, start=1):
             cancellation.check()
@@ -260,7 +260,7 @@ class Preparation:
         self.ledger.finish(name, list(volumes))
         self.single_slices += is_single_slice(image)
 
-    def _fail(self, error: Exception, where: str) -> None:
+    def _fail(self, error: Exception, where: str | None = None) -> None:
         self.failures.append(failure_of(error, where))
         self.report(self.failures[-1])
 
