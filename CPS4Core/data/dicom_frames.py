@@ -68,6 +68,16 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Placed:
+    """Where a frame lies that says so; the fields of ``Frame``."""
+
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+    pixel: tuple[float, ...]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Stack:
     """Parallel frames at equal distances."""
 
@@ -136,6 +146,38 @@ def stack(frames: Sequence[Frame]) -> Stack:
         CPS4Error: if a tag is missing, or the frames are no single stack of parallel slices at equal distances;
             without a path.
     """
+    placed = _placed(frames)
+    along_row, along_column = _directions(placed)
+    normal = np.cross(along_row, along_column)
+    positions = np.array([frame.position for frame in placed])
+    heights = positions @ normal
+    order = np.argsort(heights, kind="stable")
+    ordered = [frames[k] for k in order]
+    gaps = np.diff(heights[order])
+    _check_one_each(ordered, gaps)
+    sideways = positions - heights[:, None] * normal
+    if np.linalg.norm(sideways - sideways[order[0]], axis=1).max() > SAME * min(placed[0].pixel):
+        raise CPS4Error(
+            f"is sheared: by {TAGS['ImagePositionPatient']}, its slices are shifted against each other.",
+            "Resample it to a regular grid first, such as in 3D Slicer.",
+        )
+    _check_even(ordered, gaps)
+    distance = float(heights[order[-1]] - heights[order[0]]) / len(gaps) if len(gaps) else _depth(frames[0])
+    rows, columns = placed[0].pixel
+    return Stack(
+        tuple(ordered),
+        placed[order[0]].position,
+        (columns, rows, distance),
+        tuple(np.column_stack([along_row, along_column, normal]).ravel().tolist()),
+    )
+
+
+def _placed(frames: Sequence[Frame]) -> list[Placed]:
+    """Return the frames of which each says where it lies.
+
+    Raises:
+        CPS4Error: if one does not.
+    """
     for name, value in (
         ("ImagePositionPatient", "position"),
         ("ImageOrientationPatient", "orientation"),
@@ -148,32 +190,14 @@ def stack(frames: Sequence[Frame]) -> Stack:
                 f"{len(frames)} images.",
                 "Export the series again from the scanner or the archive, not as pictures.",
             )
-    along_row, along_column = _directions(frames)
-    normal = np.cross(along_row, along_column)
-    positions = np.array([frame.position for frame in frames])
-    heights = positions @ normal
-    order = np.argsort(heights, kind="stable")
-    ordered = [frames[k] for k in order]
-    gaps = np.diff(heights[order])
-    _check_one_each(ordered, gaps)
-    sideways = positions - heights[:, None] * normal
-    if np.linalg.norm(sideways - sideways[order[0]], axis=1).max() > SAME * min(frames[0].pixel):
-        raise CPS4Error(
-            f"is sheared: by {TAGS['ImagePositionPatient']}, its slices are shifted against each other.",
-            "Resample it to a regular grid first, such as in 3D Slicer.",
-        )
-    _check_even(ordered, gaps)
-    distance = float(heights[order[-1]] - heights[order[0]]) / len(gaps) if len(gaps) else _depth(frames[0])
-    rows, columns = frames[0].pixel
-    return Stack(
-        tuple(ordered),
-        ordered[0].position,
-        (columns, rows, distance),
-        tuple(np.column_stack([along_row, along_column, normal]).ravel().tolist()),
-    )
+    return [
+        Placed(frame.position, frame.orientation, frame.pixel, frame.size)
+        for frame in frames
+        if frame.position is not None and frame.orientation is not None and frame.pixel is not None
+    ]
 
 
-def _directions(frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray]:
+def _directions(frames: Sequence[Placed]) -> tuple[np.ndarray, np.ndarray]:
     """Return the unit vectors along a row and along a column that all frames share."""
     cosines = np.array([frame.orientation for frame in frames])
     row, column = cosines[0, :3], cosines[0, 3:]

@@ -44,7 +44,7 @@ def check_stated_geometry(path: Path) -> None:
         if is_nifti(path):
             header = read_nifti_header(path)
             if header is not None and header.size is not None:
-                _check_nifti(header)
+                _check_nifti(header, header.size)
         elif name.endswith(".nrrd"):
             _check_nrrd(_text_header(path, ":"))
         elif name.endswith((".mha", ".mhd")):
@@ -79,8 +79,8 @@ def _check_perpendicular(columns: np.ndarray, path: Path | None = None) -> None:
         )
 
 
-def _check_nifti(header: NiftiHeader) -> None:
-    spacing = np.array(header.pixdim[1:4])[: len(header.size)]
+def _check_nifti(header: NiftiHeader, size: tuple[int, ...]) -> None:
+    spacing = np.array(header.pixdim[1:4])[: len(size)]
     if not np.isfinite(header.pixdim[1:4]).all() or not spacing.all():
         raise CPS4Error(
             "The NIfTI header does not say how large a voxel is: its pixdim is "
@@ -111,7 +111,7 @@ def _check_nifti(header: NiftiHeader) -> None:
             "sform": sform,
             "pixdim": np.c_[directions * np.abs(header.pixdim[1:4]), sform[:, 3]],
         }
-    _check_agree(forms, header)
+    _check_agree(forms, header, size)
 
 
 def _qform(header: NiftiHeader) -> np.ndarray:
@@ -125,9 +125,9 @@ def _qform(header: NiftiHeader) -> np.ndarray:
     return np.c_[turn * np.abs(header.pixdim[1:4]) * (1, 1, handed), header.qoffset]
 
 
-def _check_agree(forms: dict[str, np.ndarray], header: NiftiHeader) -> None:
+def _check_agree(forms: dict[str, np.ndarray], header: NiftiHeader, size: tuple[int, ...]) -> None:
     """Check that all forms put the corners of the image at the same places."""
-    lengths = (*header.size, 1, 1)[:3]
+    lengths = (*size, 1, 1)[:3]
     corners = np.array([(*corner, 1) for corner in product(*((0, length - 1) for length in lengths))])
     places = {name: corners @ form.T for name, form in forms.items()}
     edges = [abs(edge) for edge, length in zip(header.pixdim[1:4], lengths, strict=True) if length > 1]
