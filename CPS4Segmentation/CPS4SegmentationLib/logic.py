@@ -15,7 +15,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from CPS4Core.card import Card
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Failed
-from CPS4SegmentationLib.installation import install_missing
+from CPS4SegmentationLib.installation import install_missing, missing_packages
 from CPS4SegmentationLib.parameters import Parameters
 from CPS4SegmentationLib.remembered import setting
 from CPS4SegmentationLib.volumes import VolumeFiles
@@ -34,7 +34,7 @@ class CPS4SegmentationLogic(ScriptedLoadableModuleLogic):
         self.worker = WorkerClient(self.log)
         self.volumes = VolumeFiles(self.folder)
         self.lines: list[str] = []
-        self._engine_checked = False
+        self._lacks_packages: bool | None = None
         self.on_line: Callable[[str], None] = lambda line: None
 
     def getParameterNode(self) -> Parameters:
@@ -70,20 +70,36 @@ class CPS4SegmentationLogic(ScriptedLoadableModuleLogic):
             raise CPS4Error(otherwise, _("Choose a model of stage 2 that was trained with CPS4."), self.model)
         return self.model
 
+    def lacks_packages(self) -> bool:
+        """Whether Slicer's own Python computes and lacks packages; looked up once, and after an installation."""
+        if setting("EnginePython"):
+            return False
+        if self._lacks_packages is None:
+            self._lacks_packages = bool(missing_packages())
+        return self._lacks_packages
+
+    def install(self) -> bool:
+        """Ask, then install what Slicer's own Python lacks; False if the user does not want it.
+
+        Raises:
+            CPS4Error: if the installation fails or runs already, or there is nothing to install.
+        """
+        try:
+            return install_missing(self.log)
+        finally:
+            self._lacks_packages = None
+
     def ensure_engine(self) -> None:
         """On first use, offer to install what the engine lacks. A Python of the user's own is left alone.
 
         Raises:
             CPS4Error: if packages are missing and stay so.
         """
-        if self._engine_checked or setting("EnginePython"):
-            return
-        if not install_missing(self.log):
+        if self.lacks_packages() and not self.install():
             raise CPS4Error(
                 _("CPS4 cannot compute without its packages."),
                 _("Press the button again to install them, or choose a Python of your own under Settings."),
             )
-        self._engine_checked = True
 
     def new_folder(self, name: str) -> Path:
         """Return a new empty folder inside the private one."""

@@ -12,7 +12,6 @@ from slicer.i18n import tr as _
 
 from CPS4Core.errors import CPS4Error
 from CPS4SegmentationLib.engine import EngineProcess
-from CPS4SegmentationLib.installation import install_missing, missing_packages
 from CPS4SegmentationLib.logic import CPS4SegmentationLogic, show_error
 from CPS4SegmentationLib.panel import Panel, on_path
 from CPS4SegmentationLib.remembered import remember, setting
@@ -40,7 +39,7 @@ class SettingsPanel(Panel):
     def install(self) -> None:
         """Install what is missing in Slicer's Python, after asking."""
         try:
-            if install_missing(self.logic.log):
+            if self.logic.install():
                 self.check()
         except CPS4Error as error:
             show_error(error, self.logic.log)
@@ -71,7 +70,7 @@ class SettingsPanel(Panel):
 
     def refresh(self) -> None:
         """Offer the installation only where Slicer's own Python computes and lacks something."""
-        self.ui.installButton.enabled = not setting("EnginePython") and bool(missing_packages())
+        self.ui.installButton.enabled = self.logic.lacks_packages()
 
     def _on_checked(self, code: int) -> None:
         try:

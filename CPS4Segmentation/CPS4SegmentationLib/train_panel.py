@@ -46,6 +46,7 @@ class TrainPanel(Panel):
         self._curves = TrainingCurves()
         self._job: Job | None = None
         self._training = False
+        self._looking_at = ""
         self._stage = ""
         self._model: Path | None = None
         self._fill_boxes()
@@ -64,9 +65,18 @@ class TrainPanel(Panel):
         self.ui.addCaseButton.connect("clicked()", self.add_case)
 
     def inspect(self) -> None:
-        """Look at the chosen data set."""
-        if self._job is None and self._data:
+        """Look at the chosen data set, once there is such a folder; its field speaks at each key."""
+        if self._job is not None:
+            return
+        if not self._data or not Path(self._data).is_dir():
+            self.ui.dataLabel.text = ""
+        elif self.logic.lacks_packages():
+            self.ui.dataLabel.text = _(
+                "It can be looked at once what is missing is installed, under Settings."
+            )
+        else:
             self.ui.dataLabel.text = _("Looking at the data set...")
+            self._looking_at = self._data
             self._start([["inspect", self._data]], self._on_inspected)
 
     def prepare(self) -> None:
@@ -333,12 +343,15 @@ class TrainPanel(Panel):
 
     def _on_end(self, outcome: Outcome) -> None:
         trained, self._training, self._job = self._training, False, None
+        looked_at, self._looking_at = self._looking_at, ""
         self._progress.reset()
         if trained and outcome is Outcome.STOPPED:
             self.say(_("Stopped. Go on continues from the checkpoint."))
         elif trained and outcome is Outcome.DONE:
             self.say(_("Done. Use this model chooses it under Segment."))
         self.refresh()
+        if looked_at and looked_at != self._data:  # the path was typed on meanwhile
+            self.inspect()
 
     def _on_data(self, path: str) -> None:
         remember("DataSet", path)

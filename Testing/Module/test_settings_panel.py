@@ -222,6 +222,36 @@ def test_a_second_press_starts_no_second_installation(module, without, monkeypat
     assert module.segment()  # once it is done, one works on
 
 
+def test_packages_are_looked_up_once(module, without, monkeypatch):
+    without(["timm"])
+    module.load()
+    attention, looked_up, version = module.panel("attention"), [], importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: (looked_up.append(name), version(name))[1]
+    )
+    for value in (0.2, 0.4, 0.6):
+        module.widget.segment.parameters.threshold = value
+        attention.changed()
+    assert len(looked_up) == len(set(looked_up))
+    panel = module.panel("settings")
+    assert panel.ui.installButton.enabled
+    module.harness.dialogs.answer("Ok")
+    panel.ui.installButton.click()
+    assert not panel.ui.installButton.enabled
+    panel.close()
+
+
+def test_choosing_a_data_set_asks_nothing(module, without):
+    """The field speaks at each key, and the first one, `/`, is a folder already."""
+    without(["timm"])
+    folder = str(module.trained / "data")
+    panel = module.panel("train")
+    for length in range(1, len(folder) + 1):
+        panel.ui.dataEdit.currentPath = folder[:length]
+    assert not module.harness.dialogs.messages
+    assert "Settings" in panel.ui.dataLabel.text
+
+
 def test_a_python_of_the_users_own_is_checked(module, tmp_path):
     panel = module.panel("settings")
     panel.ui.pythonEdit.currentPath = str(tmp_path / "no such python")

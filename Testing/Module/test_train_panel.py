@@ -183,6 +183,17 @@ def test_problems_of_a_data_set_are_told(module, data):
     assert bad.name in panel.ui.dataLabel.text
 
 
+def test_a_data_set_that_is_typed_is_looked_at_in_the_end(module, data):
+    panel = module.panel("train")
+    for length in (1, len(str(data.parent)), len(str(data)) - 2, len(str(data))):
+        panel.ui.dataEdit.currentPath = str(data)[:length]
+    module.wait(lambda: "labelled" in panel.ui.dataLabel.text)
+    wait(module, panel)
+    panel.ui.dataEdit.currentPath = str(data) + " that is not there"
+    assert not panel.ui.stopButton.enabled
+    assert not panel.ui.dataLabel.text
+
+
 def test_a_folder_that_is_no_data_set_is_told(module, tmp_path):
     panel = module.panel("train")
     panel.ui.dataEdit.currentPath = str(tmp_path)
