@@ -84,6 +84,7 @@ class CPS4SegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def enter(self):
         """The user opens the module, maybe after editing elsewhere."""
         self.initializeParameterNode()
+        self.segment.choose_likely_volume()
         self._refresh()
 
     def onReload(self):
@@ -122,10 +123,9 @@ class CPS4SegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._use_scene(parameters)
 
     def _use_scene(self, parameters):
-        if parameters.inputVolume is None:
-            parameters.inputVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
         for panel in self.panels:
             panel.use_scene(parameters)
+        self.segment.choose_likely_volume()
         node = parameters.parameterNode
         if not self.hasObserver(
             node, vtk.vtkCommand.ModifiedEvent, self._refresh

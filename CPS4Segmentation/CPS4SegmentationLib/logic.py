@@ -15,6 +15,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from CPS4Core.card import Card
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Failed
+from CPS4Core.shipped_model import base_model
 from CPS4SegmentationLib.installation import install_missing, missing_packages
 from CPS4SegmentationLib.parameters import Parameters
 from CPS4SegmentationLib.remembered import setting
@@ -34,6 +35,7 @@ class CPS4SegmentationLogic(ScriptedLoadableModuleLogic):
         self.worker = WorkerClient(self.log)
         self.volumes = VolumeFiles(self.folder)
         self.lines: list[str] = []
+        self._base_model = base_model()
         self._lacks_packages: bool | None = None
         self.on_line: Callable[[str], None] = lambda line: None
 
@@ -43,9 +45,9 @@ class CPS4SegmentationLogic(ScriptedLoadableModuleLogic):
 
     @property
     def model(self) -> Path | None:
-        """The model folder in use, None if none is chosen."""
+        """The model folder in use: the chosen one, else the one that comes with CPS4; None without either."""
         chosen = setting("ModelFolder")
-        return Path(chosen) if chosen else None
+        return Path(chosen) if chosen else self._base_model
 
     @property
     def device(self) -> str:
@@ -60,7 +62,7 @@ class CPS4SegmentationLogic(ScriptedLoadableModuleLogic):
             otherwise: what is wrong if it has not.
 
         Raises:
-            CPS4Error: if no model is chosen, or it has not the part.
+            CPS4Error: if there is no model, or it has not the part.
         """
         if self.model is None:
             raise CPS4Error(

@@ -28,7 +28,7 @@ from CPS4SegmentationLib.segmentations import (
     set_agreement,
     show_surfaces,
 )
-from CPS4SegmentationLib.volumes import check_volume
+from CPS4SegmentationLib.volumes import check_volume, likely_volume, mr_volumes
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 
@@ -108,16 +108,13 @@ class SegmentPanel(Panel):
         self.ui.cancelButton.enabled = self._running is not None
         self.ui.show3DButton.enabled = self.ui.segmentationSelector.currentNode() is not None
 
+    def choose_likely_volume(self) -> None:
+        """Choose the volume that is meant most likely, where none is chosen yet."""
+        if self.parameters is not None and self.parameters.inputVolume is None:
+            self.parameters.inputVolume = likely_volume(self._all_volumes())
+
     def _all_volumes(self) -> list[slicer.vtkMRMLScalarVolumeNode]:
-        nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        ours = self.parameters and self.parameters.attentionVolume
-        return [
-            node
-            for node in nodes
-            if node is not ours
-            and not node.IsA("vtkMRMLLabelMapVolumeNode")
-            and not node.GetHideFromEditors()
-        ]
+        return mr_volumes(besides=self.parameters and self.parameters.attentionVolume)
 
     def _enqueue(self, volumes: list[slicer.vtkMRMLScalarVolumeNode]) -> None:
         try:

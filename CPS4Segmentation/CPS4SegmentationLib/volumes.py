@@ -36,6 +36,36 @@ def check_volume(volume: slicer.vtkMRMLVolumeNode | None) -> None:
         )
 
 
+def mr_volumes(besides: slicer.vtkMRMLScalarVolumeNode | None) -> list[slicer.vtkMRMLScalarVolumeNode]:
+    """Return the volumes of the scene that may be MR, in its order; ``besides`` is our own map.
+
+    Label maps, among others, are scalar volumes too, so the class must be that very one.
+    """
+    return [
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        if node is not besides
+        and node.GetClassName() == "vtkMRMLScalarVolumeNode"
+        and not node.GetHideFromEditors()
+    ]
+
+
+def likely_volume(volumes: list[slicer.vtkMRMLScalarVolumeNode]) -> slicer.vtkMRMLScalarVolumeNode | None:
+    """Return the volume that is to be segmented most likely: a sagittal one, and of several the one that is shown."""
+    shown = slicer.app.applicationLogic().GetSelectionNode().GetActiveVolumeID()
+    ranked = [(_is_sagittal(volume), volume.GetID() == shown, volume) for volume in volumes]
+    return max(ranked, key=lambda entry: entry[:2])[2] if ranked else None
+
+
+def _is_sagittal(volume: slicer.vtkMRMLScalarVolumeNode) -> bool:
+    """Whether a volume's slices go from left to right, or its voxels are about as long as they are wide."""
+    directions = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASDirectionMatrix(directions)
+    spacing = volume.GetSpacing()
+    left_right = max(range(3), key=lambda axis: abs(directions.GetElement(0, axis)))
+    return 2 * spacing[left_right] >= max(spacing)
+
+
 class VolumeFiles:
     """Volumes written for the engine, each once as long as it does not change.
 

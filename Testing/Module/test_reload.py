@@ -24,12 +24,14 @@ def test_reload_runs_what_is_on_disk(without_checkout, slicer_harness, tmp_path)
         assert old in text
         path.write_text(text.replace(old, new), encoding="utf-8")
 
-    edit(tmp_path / "CPS4Segmentation/CPS4SegmentationLib/segment_panel.py", "Choose a model", "Take a model")
+    edit(
+        tmp_path / "CPS4Segmentation/CPS4SegmentationLib/segment_panel.py", '_("Automatic")', '_("By itself")'
+    )
     edit(tmp_path / "CPS4Core/class_table.py", '"Lumbar Vertebra 4"', '"The fourth one"')
     widget.onReload()
     again = slicer_harness.slicer.modules.CPS4SegmentationWidget
     assert again is not widget
-    assert "Take a model" in again.segment.ui.cardLabel.text
+    assert again.segment.ui.deviceBox.itemText(0) == "By itself"
     from CPS4Core.class_table import class_name, find_label
 
     assert class_name(find_label("L4")) == "The fourth one"

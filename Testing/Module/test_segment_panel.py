@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 import SimpleITK as sitk
-from module_under_test import Module, write_series
+from module_under_test import write_series
 
 from CPS4Core.class_table import BY_LABEL, HEAD_TO_TAIL, find_label, terminology_entry
 
@@ -262,22 +262,14 @@ def test_a_folder_that_is_no_model_is_told(module, tmp_path):
     assert segments_of(module.segment())
 
 
-def test_without_a_model_or_a_volume_nothing_can_be_pressed(slicer_harness, trained):
-    module = Module(slicer_harness, trained)
+def test_without_a_volume_nothing_can_be_pressed(module):
     module.load()
-    assert not module.widget.segment.ui.segmentButton.enabled
-    module.choose_model()
     assert module.widget.segment.ui.segmentButton.enabled
     module.widget.segment.ui.inputSelector.setCurrentNode(None)
     assert not module.widget.segment.ui.segmentButton.enabled
 
 
 def test_emptied_fields_are_taken_as_no_choice(module):
-    module.load()
-    assert module.widget.segment.ui.segmentButton.enabled
-    module.widget.segment.ui.modelEdit.currentPath = ""
-    assert not module.widget.segment.ui.segmentButton.enabled
-    assert "Choose a model" in module.widget.segment.ui.cardLabel.text
     train = module.panel("train")
     train.ui.dataEdit.currentPath = str(module.trained / "data")
     module.wait(lambda: not train.ui.stopButton.enabled)
