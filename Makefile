@@ -1,4 +1,4 @@
-# make base: the model that ships; make demo: the whole journey on synthetic spines; make test: every check; make bench: speed and memory.
+# make base: the model that ships; make demo: the whole journey on synthetic spines; make test: every check; make bench: speed and memory; make fuzz, make torture: what Testing/RELIABILITY.md tells of.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ SCANS ?= $(foreach images,$(wildcard ../shared/data/*/imagesTr),$(firstword $(so
 # Data sets for make base; without any, the model learns from synthetic spines alone.
 BASE_DATA ?=
 
-.PHONY: base bench check clean demo lint sample screenshots test
+.PHONY: base bench check clean demo fuzz lint sample screenshots test torture
 
 $(INSTALLED): pyproject.toml Testing/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +48,13 @@ base: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python Testing/Benchmarks/speed.py
+
+fuzz: $(INSTALLED)
+	CPS4_FUZZ_CASES=$(or $(CASES),5000) $(BIN)/python -m pytest Testing/Core/test_fuzz.py --timeout=0 --durations=0
+
+# Linux; its full disks need root.
+torture: $(INSTALLED)
+	$(BIN)/python Testing/Torture/torture.py build/torture --kills $(or $(KILLS),100)
 
 # Needs build/demo, which make demo writes.
 screenshots: $(INSTALLED)

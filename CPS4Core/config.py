@@ -307,7 +307,7 @@ def load_settings(
     }
     for change in changes:
         name, value = _parse(change)
-        if given.get(name, value) != value:
+        if name in given and given[name] != value:
             raise CPS4Error(
                 f"The setting {name!r} is given twice: as {given[name]!r} and as {value!r}.",
                 "Give it once, or the same both times.",

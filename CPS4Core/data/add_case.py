@@ -12,6 +12,7 @@ from CPS4Core.class_table import BACKGROUND, IGNORE
 from CPS4Core.data.dataset import CHANNEL, Case, DataSet, open_data_set
 from CPS4Core.data.labels import read_labels
 from CPS4Core.data.splits import FILE, read_splits
+from CPS4Core.data.stated_geometry import check_stated_geometry
 from CPS4Core.data.turns import writing_to
 from CPS4Core.data.volumes import list_scans, read_image, read_scan
 from CPS4Core.data.writing import write_volume
@@ -77,12 +78,13 @@ def _find_image(data_set: DataSet, image: sitk.Image) -> Case | None:
     for case in data_set.cases:
         reader.SetFileName(str(case.image))
         try:
+            check_stated_geometry(case.image)
             reader.ReadImageInformation()
             if reader.GetSize() == image.GetSize() and np.array_equal(
                 sitk.GetArrayFromImage(read_image(case.image)), values
             ):
                 return case
-        except (RuntimeError, CPS4Error):
+        except (RuntimeError, EOFError, OSError, CPS4Error):
             continue  # a damaged file is no copy of this one
     return None
 

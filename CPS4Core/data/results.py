@@ -15,10 +15,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import SimpleITK as sitk
-
 from CPS4Core.data.content import voxels_of
-from CPS4Core.data.volumes import IMAGE_SUFFIXES
+from CPS4Core.data.volumes import IMAGE_SUFFIXES, read_file
 from CPS4Core.errors import CPS4Error
 from CPS4Core.files import sha256_of, write_json
 
@@ -101,5 +99,5 @@ def _record_of(target: Path) -> Path:
 
 def _content_of(path: Path) -> str:
     if path.name.lower().endswith(IMAGE_SUFFIXES):
-        return voxels_of(sitk.ReadImage(str(path)))
+        return voxels_of(read_file(path))
     return sha256_of(path)

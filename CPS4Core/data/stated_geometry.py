@@ -25,6 +25,7 @@ MILLIMETRES = (0, 2)
 LENGTH_UNITS = 0x07
 """The bits of ``xyzt_units`` that are the unit of length."""
 ANATOMICAL_SPACES = ("right-anterior-superior", "left-anterior-superior", "left-posterior-superior")
+MOST_DIMENSIONS = 4
 TEXT_HEADER_BYTES = 2**16
 """No header of an NRRD or MetaImage file is as long as this, but for one with many segments."""
 
@@ -145,6 +146,7 @@ def _check_agree(forms: dict[str, np.ndarray], header: NiftiHeader, size: tuple[
 def _check_nrrd(said: dict[str, str]) -> None:
     if not said:
         return
+    _check_sizes(said, "dimension", "sizes")
     for field in ("space directions", "space"):
         if not said.get(field):
             raise CPS4Error(
@@ -160,9 +162,23 @@ def _check_nrrd(said: dict[str, str]) -> None:
         )
 
 
+def _check_sizes(said: dict[str, str], dimension: str, sizes: str) -> None:
+    """Check the fields of which ITK takes any value, and crashes."""
+    try:
+        count, lengths = int(said.get(dimension, "")), [int(length) for length in said.get(sizes, "").split()]
+    except ValueError:
+        count, lengths = 0, []
+    if not 1 <= count <= MOST_DIMENSIONS or len(lengths) != count or min(lengths) < 1:
+        raise CPS4Error(
+            f"The header is damaged: its fields {dimension!r} and {sizes!r} do not say how large the image is.",
+            "Copy or export it again.",
+        )
+
+
 def _check_meta_image(said: dict[str, str]) -> None:
     if "ndims" not in said:
         return
+    _check_sizes(said, "ndims", "dimsize")
     for names in (("TransformMatrix", "Rotation", "Orientation"), ("ElementSpacing", "ElementSize")):
         if not any(said.get(name.lower()) for name in names):
             raise CPS4Error(
@@ -183,7 +199,10 @@ def _is_length(number: str) -> bool:
 
 
 def _text_header(path: Path, separator: str) -> dict[str, str]:
-    """Return the fields of a header in text, by name in lower case; empty where there is none."""
+    """Return the fields of a header in text, by name in lower case; empty where there is none.
+
+    A field that is there twice, with two values, counts as empty.
+    """
     with path.open("rb") as file:
         start = file.read(TEXT_HEADER_BYTES)
     said = {}
@@ -192,7 +211,8 @@ def _text_header(path: Path, separator: str) -> dict[str, str]:
             break  # where the header of an NRRD file ends
         name, found, value = line.decode("latin-1").partition(separator)
         if found:
-            said[name.strip().lower()] = value.strip("= \r")
-        if name.strip() == "ElementDataFile":
+            name, value = name.strip(), value.strip("= \r")
+            said[name.lower()] = value if said.get(name.lower(), value) == value else ""
+        if name == "ElementDataFile":
             break
     return said

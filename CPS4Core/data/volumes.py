@@ -212,6 +212,8 @@ def as_volume(image: sitk.Image, path: Path | None) -> sitk.Image:
             "Choose a volume with one value a voxel.",
             path,
         )
+    if 0 in image.GetSize():
+        raise CPS4Error("The image holds no voxel.", "Export it again.", path)
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[..., 0]
     if image.GetDimension() == 4:

@@ -122,7 +122,7 @@ def _segment_and_score(
     target = journey.segmented(system)
     segmenter = Segmenter(ModelFolder.open(model), journey.device, report)
     tasks = find_tasks(tests / "images", target, ".nii.gz")
-    segment_all(segmenter, tasks, levels="as-seen", report=report, cancellation=cancellation)
+    segment_all(segmenter, tasks, levels="as-seen", report=report, cancellation=cancellation, overwrite=True)
     return evaluate(target, tests / "labels", journey.folder / "evaluation" / target.name, report)
 
 

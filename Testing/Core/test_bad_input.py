@@ -187,3 +187,10 @@ def test_a_split_that_does_not_hold_is_refused(tmp_path, split, words):
     write_json(tmp_path / "splits.json", {"seed": 0, "splits": {"0.5": split}})
     with pytest.raises(CPS4Error, match=words):
         split_for_ratio(data, 0.5, 0)
+
+
+def test_an_image_without_a_voxel(tmp_path):
+    path = tmp_path / "scan.mha"
+    sitk.WriteImage(image_of(noise()), str(path), useCompression=False)
+    path.write_bytes(path.read_bytes().replace(b"DimSize = 18 16 5", b"DimSize = 18 0 5"))
+    refused(path, "how large the image is")

@@ -128,3 +128,10 @@ def test_the_modules_that_slicer_shares_import_fast_and_without_the_engine():
     ).stdout.split()
     assert time.perf_counter() - start < 5  # a bound that only a heavy import breaks, on a busy machine too
     assert not {"torch", "numpy", "pydantic", "SimpleITK", "transformers"} & set(loaded)
+
+
+def test_a_number_that_is_none_is_refused():
+    with pytest.raises(CPS4Error, match="'seed' is not valid"):
+        load_settings("small", ["seed=NaN"])
+    with pytest.raises(CPS4Error, match=r"must be multiples of 4, as train\.widths has 3 levels"):
+        load_settings("small", ["train.widths=[4,8,16]", "input.size=[30,64]"])

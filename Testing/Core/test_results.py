@@ -42,7 +42,9 @@ def mr(seed=1):
 def segment(segmenter, source, target, suffix=".nii.gz", **options):
     events = []
     tasks = find_tasks(source, target, suffix)
-    segment_all(segmenter, tasks, levels="seen", report=events.append, cancellation=Cancellation(), **options)
+    segment_all(
+        segmenter, tasks, levels="as-seen", report=events.append, cancellation=Cancellation(), **options
+    )
     return events
 
 

@@ -291,6 +291,9 @@ TEXT = {
     "no matrix": (".mha", [(b"TransformMatrix = 0 0 -1 0 1 0 1 0 0\n", b"")], ["TransformMatrix"]),
     "no spacing": (".mha", [(b"ElementSpacing = 1 1 4\n", b"")], ["ElementSpacing"]),
     "sheared MHA": (".mha", [(b"0 0 -1 0 1 0 1 0 0", b"0 0 -1 0 1 0 1 0.3 0")], ["not perpendicular"]),
+    "no dimension": (".mha", [(b"NDims = 3", b"NDims = -1")], ["damaged", "'ndims'"]),  # ITK crashes
+    "two sizes": (".mha", [(b"DimSize", b"DimSize = 9 9 9\nDimSize")], ["damaged", "'dimsize'"]),
+    "no dimension of NRRD": (".nrrd", [(b"dimension: 3", b"dimension: 99")], ["damaged", "'dimension'"]),
     "no number": (
         ".mha",
         [(b"ElementSpacing = 1 1 4", b"ElementSpacing = 1 1 0")],
