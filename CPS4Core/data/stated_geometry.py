@@ -205,7 +205,7 @@ def _text_header(path: Path, separator: str) -> dict[str, str]:
     """
     with path.open("rb") as file:
         start = file.read(TEXT_HEADER_BYTES)
-    said = {}
+    said: dict[str, str] = {}
     for line in start.split(b"\n"):
         if not line.strip():
             break  # where the header of an NRRD file ends
