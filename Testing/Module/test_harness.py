@@ -533,6 +533,58 @@ def test_a_process_left_running_is_reported(tmp_path):
     assert any("still runs" in leak for leak in harness.leaks)
 
 
+def test_a_pack_of_parameters_is_a_field_and_its_members_have_widgets(slicer_harness):
+    from dataclasses import dataclass
+    from typing import Annotated
+
+    import qt
+    from slicer.parameterNodeWrapper import (
+        WithinRange,
+        nestedParameterNames,
+        parameterNodeWrapper,
+        parameterPack,
+    )
+
+    @parameterPack
+    @dataclass
+    class Run:
+        name: str = "first"
+        folds: Annotated[int, WithinRange(1, 9)] = 5
+
+    @parameterNodeWrapper
+    class Stored:
+        run: Run
+
+    node = slicer_harness.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode")
+    stored, edit = Stored(node), qt.QLineEdit()
+    assert nestedParameterNames(Run) == ["name", "folds"]
+    assert stored.run == Run("first", 5)
+    stored.connectParametersToGui({"run.name": edit})
+    edit.text = "second"
+    assert node.GetParameter("run.name") == "second"
+    stored.run.folds = 3
+    assert Stored(node).run == Run("second", 3)
+    with pytest.raises(ValueError, match="within"):
+        stored.run.folds = 10
+    stored.run = Run("third")
+    assert edit.text == "third"
+    node.RemoveAllObservers()
+
+
+def test_the_button_show_3d_shows_surfaces(slicer_harness, toy):
+    button = slicer_harness.slicer.qMRMLSegmentationShow3DButton()
+    assert not button.enabled
+    node = toy.logic.segment(add_volume(slicer_harness), 100, "L1")
+    button.setSegmentationNode(node)
+    button.click()
+    assert node.GetDisplayNode().GetVisibility3D()
+    assert node.GetSegmentation().ContainsRepresentation("Closed surface")
+    button.click()
+    assert not node.GetDisplayNode().GetVisibility3D()
+    button.setSegmentationNode(None)
+    assert not button.enabled
+
+
 def test_the_segments_table_follows_the_segmentation(slicer_harness, toy):
     import qt
 

@@ -504,7 +504,19 @@ class ctkSearchBox(QtWidgets.QLineEdit):
 
 
 class ctkFittedTextBrowser(QtWidgets.QTextBrowser):
-    """A text browser as high as its text."""
+    """A text browser as high as its text, of which a part may be collapsed."""
+
+    collapsed = stored(bool, "collapsed", True)
+    showDetailsText = stored(str, "showDetailsText", "Show details...")
+    hideDetailsText = stored(str, "hideDetailsText", "Hide details.")
+    disableMouseScroll = stored(bool, "disableMouseScroll", False)
+
+    def collapsibleText(self) -> str:
+        return getattr(self, "_collapsible_text", "")
+
+    def setCollapsibleText(self, text: str) -> None:
+        self._collapsible_text = text
+        self.setText(text)
 
 
 class ctkExpandableWidget(QtWidgets.QFrame):

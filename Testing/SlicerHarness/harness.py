@@ -54,6 +54,7 @@ class SlicerHarness:
         self._installation = Installation.get()
         self._catch_vtk_errors()
         self._installation.enter(self.folder, version)
+        self.vtk_errors.clear()  # of the terminologies logic, which misses Slicer's own terminologies
         self._undo_dialogs = self.dialogs.install()
         self.slicer = self._installation.slicer
         self._use_a_font()

@@ -11,7 +11,14 @@ from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Property, Signal
 from PySide6.QtCore import Qt as QtNamespace
 
-from .ctk_widgets import ctkCollapsibleButton, ctkDoubleSpinBox, ctkRangeWidget, ctkSliderWidget, stored
+from .ctk_widgets import (
+    ctkCollapsibleButton,
+    ctkDoubleSpinBox,
+    ctkMenuButton,
+    ctkRangeWidget,
+    ctkSliderWidget,
+    stored,
+)
 from .observing import Observing
 from .version import is_current
 
@@ -463,6 +470,50 @@ class qMRMLSegmentsTableView(qMRMLWidget):
             self._node.GetDisplayNode().SetSegmentVisibility(segment_id, shown)
         elif item.column() == 3 and not self.readOnly:
             self._node.GetSegmentation().GetSegment(segment_id).SetName(item.text())
+
+
+class qMRMLSegmentationShow3DButton(ctkMenuButton, Observing):
+    """Shows the surfaces of a segmentation while it is down."""
+
+    locked = stored(bool, "locked", False)
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None):
+        super().__init__(parent)
+        self._node: slicer_core.vtkMRMLSegmentationNode | None = None
+        self.text, self.checkable, self.enabled = "Show 3D", True, False
+        self.toggled.connect(self._on_toggled)
+
+    def setSegmentationNode(self, node: slicer_core.vtkMRMLSegmentationNode | None) -> None:
+        self.stop_observing()
+        self._node = node
+        if node is not None:
+            self.observe(node, slicer_core.vtkMRMLDisplayableNode.DisplayModifiedEvent, self._refresh)
+        self._refresh()
+
+    def segmentationNode(self) -> slicer_core.vtkMRMLSegmentationNode | None:
+        return self._node
+
+    def setLocked(self, locked: bool) -> None:
+        self.locked = locked
+        self._refresh()
+
+    def _refresh(self) -> None:
+        display = self._node.GetDisplayNode() if self._node else None
+        self.enabled = display is not None and not self.locked
+        self.blockSignals(True)
+        self.checked = display is not None and bool(display.GetVisibility3D()) and self._has_surface()
+        self.blockSignals(False)
+
+    def _has_surface(self) -> bool:
+        name = slicer_core.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+        return self._node.GetSegmentation().ContainsRepresentation(name)
+
+    def _on_toggled(self, shown: bool) -> None:
+        if self._node is None:
+            return
+        if shown:
+            self._node.CreateClosedSurfaceRepresentation()
+        self._node.GetDisplayNode().SetVisibility3D(shown)
 
 
 class qMRMLSegmentSelectorWidget(qMRMLWidget):

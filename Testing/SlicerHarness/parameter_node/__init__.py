@@ -2,8 +2,8 @@
 
 Written after Slicer's developer guide ("Parameter node wrapper"). Fields may be bool, int, float, str, an
 enumeration, a pathlib path, a MRML node, FloatRange, and lists, tuples, dicts, unions and Optional of these. Values
-lie in the node under the same names and in the same form as Slicer writes them. Not here: parameter packs of
-one's own, typing.Any, QColor, serializers and connectors of one's own; all are refused when the class is made.
+lie in the node under the same names and in the same form as Slicer writes them. Packs (`parameterPack`) of these
+too. Not here: typing.Any, QColor, serializers and connectors of one's own; all are refused when the class is made.
 """
 
 from .annotations import (
@@ -21,6 +21,7 @@ from .annotations import (
     Validator,
     WithinRange,
 )
+from .pack import isParameterPack, nestedParameterNames, parameterPack
 from .wrapper import (
     SlicerParameterNamePropertyName,
     findChildWidgetForParameter,
@@ -47,5 +48,8 @@ __all__ = [
     "WithinRange",
     "findChildWidgetForParameter",
     "isParameterNodeWrapper",
+    "isParameterPack",
+    "nestedParameterNames",
     "parameterNodeWrapper",
+    "parameterPack",
 ]

@@ -243,6 +243,37 @@ class DictStore(ListStore):
         )
 
 
+class PackStore(Store):
+    """An object of a `parameterPack` class, kept as its members under `name.member`."""
+
+    def __init__(self, kind: Any, validators: list[Validator]):
+        super().__init__(str, str, kind, [NotNone(), IsInstance(kind), *validators])
+        self.kind = kind
+
+    def has(self, node: Any, name: str) -> bool:
+        return any(
+            member.store.has(node, f"{name}.{inner}") for inner, member in self.kind.allParameters.items()
+        )
+
+    def write(self, node: Any, name: str, value: Any) -> None:
+        self.validate(value)
+        with slicer.util.NodeModify(node):
+            for inner, member in self.kind.allParameters.items():
+                member.store.write(node, f"{name}.{inner}", getattr(value, inner))
+
+    def read(self, node: Any, name: str) -> Any:
+        pack = self.kind()
+        for inner, member in self.kind.allParameters.items():
+            if member.store.has(node, f"{name}.{inner}"):
+                setattr(pack, inner, member.store.read(node, f"{name}.{inner}"))
+        vars(pack)["_save"] = lambda changed: self.write(node, name, changed)
+        return pack
+
+    def remove(self, node: Any, name: str) -> None:
+        for inner, member in self.kind.allParameters.items():
+            member.store.remove(node, f"{name}.{inner}")
+
+
 class UnionStore(Store):
     """One of several types; the place under which the value lies tells which."""
 
@@ -329,6 +360,8 @@ def _store(kind: Any, validators: list[Validator]) -> Store:
         return Store(str, lambda text: text == "True", False, [NotNone(), IsInstance(bool), *validators])
     if kind is FloatRange:
         return RangeStore(validators)
+    if getattr(kind, "_is_parameterPack", False):
+        return PackStore(kind, validators)
     if isinstance(kind, type) and issubclass(kind, pathlib.PurePath):
         return Store(str, kind, kind, [NotNone(), IsInstance(kind), *validators])
     if isinstance(kind, type) and issubclass(kind, enum.Enum):

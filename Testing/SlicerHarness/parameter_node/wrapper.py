@@ -123,6 +123,8 @@ class _Wrapper:
             self._writing = before
 
     def _field(self, name: str) -> _Field:
+        """The field of that name, or that a member of a pack (`field.member`) is in."""
+        name = name.partition(".")[0]
         if name not in self.allParameters:
             raise ValueError(f"there is no parameter '{name}', only {', '.join(self.allParameters)}")
         return self.allParameters[name]
@@ -132,7 +134,9 @@ class _Wrapper:
 
     @classmethod
     def dataType(cls, name: str) -> Any:
-        return cls.allParameters[name].annotated
+        first, _, rest = name.partition(".")
+        field = cls.allParameters[first]
+        return field.store.kind.dataType(rest) if rest else field.annotated
 
     def isCached(self, name: str) -> bool:
         """All types that are here are cached."""
@@ -140,10 +144,15 @@ class _Wrapper:
         return True
 
     def getValue(self, name: str) -> Any:
-        return self._values[self._field(name).name]
+        value, _, rest = self._values[self._field(name).name], *name.partition(".")[1:]
+        return value.getValue(rest) if rest else value
 
     def setValue(self, name: str, value: Any) -> None:
-        self._field(name).__set__(self, value)
+        rest = name.partition(".")[2]
+        if rest:
+            self._values[self._field(name).name].setValue(rest, value)
+        else:
+            self._field(name).__set__(self, value)
 
     def connectGui(self, gui: Any) -> int:
         """Connects the widgets whose dynamic property SlicerParameterName names a parameter; returns a tag."""
