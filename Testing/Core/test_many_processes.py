@@ -27,9 +27,9 @@ def test_two_processes_share_a_folder_and_segment_as_one(trained_model, data_set
             timeout=240,
         )
         assert "bad.nii.gz" in done.stdout + done.stderr
-        assert {path.name for path in output.iterdir()} == {f"scan {number}.nii.gz" for number in range(3)}, (
-            done.stderr
-        )
+        assert {path.name for path in output.glob("[a-z]*")} == {
+            f"scan {number}.nii.gz" for number in range(3)
+        }, done.stderr
     for number in range(3):
         one, two = (
             sitk.ReadImage(str(tmp_path / f"by {count}" / f"scan {number}.nii.gz")) for count in (1, 2)
