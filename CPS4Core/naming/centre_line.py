@@ -88,16 +88,16 @@ def _ridge(mass: np.ndarray) -> np.ndarray:
     """Return the row for each column of the path with the most mass about it, in mm, by dynamic programming."""
     width = max(1, round(COLUMN_MM / STEP_MM))
     gain = uniform_filter1d(mass, width, axis=0, mode="constant")
-    bend = 0.02 * gain.max()
+    steps = np.arange(-STEEPEST, STEEPEST + 1)[:, None]
     rows = np.arange(len(mass))
+    origins = rows - steps  # from where each step leads to each row
+    cost = np.where((origins >= 0) & (origins < len(rows)), 0.02 * gain.max() * np.abs(steps), np.inf)
+    origins = origins.clip(0, len(rows) - 1)
     best, came_from = gain[:, 0], []
     for here in gain.T[1:]:
-        options = np.full((2 * STEEPEST + 1, len(rows)), -np.inf)
-        for number, step in enumerate(range(-STEEPEST, STEEPEST + 1)):
-            to = rows[max(0, step) : len(rows) + min(0, step)]
-            options[number, to] = best[to - step] - bend * abs(step)
+        options = best[origins] - cost
         choice = options.argmax(0)
-        came_from.append(rows - (choice - STEEPEST))
+        came_from.append(origins[choice, rows])
         best = options[choice, rows] + here
     path = [int(best.argmax())]
     for origin in reversed(came_from):

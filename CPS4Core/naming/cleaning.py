@@ -42,14 +42,17 @@ def without_specks(labels: np.ndarray, voxel_mm3: float) -> np.ndarray:
 
 def without_holes(labels: np.ndarray, pixel_mm2: float) -> np.ndarray:
     """Return the labels (slices, AP, SI) with the holes in each slice filled."""
-    numbers, count = connected(labels == 0, IN_SLICE)
+    largest = HOLE_MM2 / pixel_mm2
+    box = _box(labels, margin=int(largest**0.5) + 1)  # what surrounds the structures is larger than a hole
+    near = labels[box]
+    numbers, count = connected(near == 0, IN_SLICE)
     sizes = np.bincount(numbers.ravel(), minlength=count + 1)
-    small = sizes * pixel_mm2 <= HOLE_MM2
+    small = sizes <= largest
     small[0] = False
     gaps = np.argwhere(small[numbers])
     if not len(gaps):
         return labels
-    padded = np.pad(labels, ((0, 0), (1, 1), (1, 1)), constant_values=255)
+    padded = np.pad(near, ((0, 0), (1, 1), (1, 1)), constant_values=255)
     number = numbers[tuple(gaps.T)]
     low, high = np.full(count + 1, 255), np.zeros(count + 1, int)
     for step in ((0, 1), (0, -1), (1, 0), (-1, 0)):
@@ -58,8 +61,15 @@ def without_holes(labels: np.ndarray, pixel_mm2: float) -> np.ndarray:
         np.minimum.at(low, number[rim], beside[rim])
         np.maximum.at(high, number[rim], beside[rim])
     filled = labels.copy()
-    filled[tuple(gaps.T)] = np.where(low == high, low, 0)[number]
+    filled[box][tuple(gaps.T)] = np.where(low == high, low, 0)[number]
     return filled
+
+
+def _box(labels: np.ndarray, margin: int) -> tuple[slice, ...]:
+    """Return the part of the stack that holds all structures, with a margin within each slice."""
+    (box,) = find_objects(labels.astype(bool).view(np.uint8)) or [(slice(0, 0),) * 3]
+    slices, *plane = box
+    return slices, *(slice(max(0, side.start - margin), side.stop + margin) for side in plane)
 
 
 def _commonest_beside(labels: np.ndarray, where: np.ndarray, value: int) -> int:

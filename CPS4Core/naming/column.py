@@ -46,9 +46,12 @@ class Column:
     @classmethod
     def of(cls, labels: np.ndarray, spacing: tuple[float, float, float]) -> Column:
         """Lay the centre line through labels (slices, AP, SI) and list their voxels."""
-        slices, rows, columns = np.nonzero(labels)
+        slices, rows, columns = np.unravel_index(np.flatnonzero(labels), labels.shape)
         label = labels[slices, rows, columns]
-        bones, discs = IS_BONE[labels].sum(0), IS_DISC[labels].sum(0)
+        bones, discs = (
+            _seen_from_the_side(rows[chosen], columns[chosen], labels.shape[1:])
+            for chosen in (IS_BONE[label], IS_DISC[label])
+        )
         line = CentreLine.through(bones, discs, spacing[1:])
         i, j = np.nonzero(bones + discs)
         places = np.zeros((2, *bones.shape))
@@ -86,3 +89,8 @@ class Column:
         numbers = connected(mask, np.ones((3, 3, 3)))[0][places]
         order = np.argsort(numbers, kind="stable")
         return np.split(voxels[order], np.bincount(numbers)[1:].cumsum()[:-1])
+
+
+def _seen_from_the_side(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return how many of some voxels lie at each place in the sagittal plane, (AP, SI)."""
+    return np.bincount(rows * shape[1] + columns, minlength=shape[0] * shape[1]).reshape(shape)

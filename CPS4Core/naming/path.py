@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from CPS4Core.class_table import BACKGROUND, HEAD_TO_TAIL
 from CPS4Core.naming.discs import USUAL_STEP_MM
@@ -34,6 +33,8 @@ STRAY = 10.0
 """Cost of a piece of usual size that is no structure."""
 UNSEEN = 0.7
 """Cost of a structure that the picture has room for below the lowest piece."""
+_ABOVE = np.arange(LONGEST, LONGEST + RUNGS)[:, None] - np.arange(1, LONGEST + 1)
+"""Places of the rungs 1 to ``LONGEST`` above each rung, where ``LONGEST`` places come before the first rung."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ def best_path(
     bony = (np.arange(RUNGS) - ABOVE) % 2 == 0
     emission = np.where(is_disc[:, None] == ~bony, scores, -np.inf)
     stray = np.concatenate([[0], (-STRAY * weights).cumsum()])
-    pairs = [(i, j) for j in range(count) for i in range(max(0, j - 1 - MOST_STRAY), j)]
     steps = {
         (i, j): _steps((heights[j] - heights[i]) / (rung_mm[i] + rung_mm[j]) * 2) + stray[j] - stray[i + 1]
-        for i, j in pairs
+        for j in range(count)
+        for i in range(max(0, j - 1 - MOST_STRAY), j)
     }
     end = np.full(emission.shape, -np.inf)
     for i in range(max(0, count - 1 - MOST_STRAY), count):
@@ -80,28 +81,31 @@ def best_path(
     start = np.where(np.arange(count) <= MOST_STRAY, stray[:-1], -np.inf)[:, None]
 
     forward, backward = emission + start, end.copy()
-    for i, j in pairs:
-        forward[j] = np.logaddexp(forward[j], _sum(forward[i], steps[i, j]) + emission[j])
-    for i, j in reversed(pairs):
-        ahead = _sum((backward[j] + emission[j])[::-1], steps[i, j])[::-1]
-        backward[i] = np.logaddexp(backward[i], ahead)
+    for j in range(1, count):
+        nearest = range(max(0, j - 1 - MOST_STRAY), j)
+        arriving = _sum(forward[nearest], [steps[i, j] for i in nearest])
+        forward[j] = np.logaddexp(forward[j], arriving + emission[j])
+    for i in reversed(range(count - 1)):
+        nearest = range(i + 1, min(count, i + 2 + MOST_STRAY))
+        leaving = _sum((backward + emission)[nearest, ::-1], [steps[i, j] for j in nearest])[::-1]
+        backward[i] = np.logaddexp(backward[i], leaving)
     marginal = np.exp(forward + backward - np.logaddexp.reduce((forward + end).ravel()))
-    rungs = _viterbi(emission, start, end, pairs, steps)
+    rungs = _viterbi(emission, start, end, steps)
     certainty = np.where(rungs >= 0, marginal[np.arange(count), rungs], 1 - marginal.sum(1))
     return LevelPath(rungs, certainty.clip(0, 1))
 
 
-def _viterbi(
-    emission: np.ndarray, start: np.ndarray, end: np.ndarray, pairs: list, steps: dict
-) -> np.ndarray:
+def _viterbi(emission: np.ndarray, start: np.ndarray, end: np.ndarray, steps: dict) -> np.ndarray:
     """Return the rung of each piece on the best path, -1 for those that it leaves out."""
     best = emission + start
     origin = np.full((*emission.shape, 2), -1)
-    for i, j in pairs:
-        ways = _windows(best[i]) + steps[i, j]
-        value = ways.max(-1) + emission[j]
+    for j in range(1, len(emission)):
+        first = max(0, j - 1 - MOST_STRAY)
+        ways = _ways(best[first:j], [steps[i, j] for i in range(first, j)])
+        value = ways.max(1) + emission[j]
         rung = np.flatnonzero(value > best[j])
-        origin[j, rung] = np.stack([np.full_like(rung, i), rung - 1 - ways.argmax(-1)[rung]], -1)
+        piece, step = np.divmod(ways.argmax(1)[rung], LONGEST)
+        origin[j, rung] = np.stack([first + piece, rung - 1 - step], -1)
         best[j, rung] = value[rung]
     rungs = np.full(len(emission), -1)
     piece, rung = np.unravel_index((best + end).argmax(), best.shape)
@@ -111,18 +115,26 @@ def _viterbi(
     return rungs
 
 
-def _windows(states: np.ndarray) -> np.ndarray:
-    """Return for each rung the states 1 to ``LONGEST`` rungs above it, (RUNGS, LONGEST)."""
-    padded = np.pad(states, (LONGEST, 0), constant_values=-np.inf)
-    return sliding_window_view(padded, LONGEST)[:-1, ::-1]
+def _ways(states: np.ndarray, steps: list[np.ndarray]) -> np.ndarray:
+    """Return what each way to each rung is worth: from some pieces, 1 to ``LONGEST`` rungs above it.
+
+    Args:
+        states: of the pieces that the ways come from, (pieces, RUNGS).
+        steps: log-likelihood of 1 to ``LONGEST`` rungs from each piece.
+
+    Returns:
+        (RUNGS, pieces x LONGEST).
+    """
+    padded = np.concatenate([np.full((len(states), LONGEST), -np.inf), states], 1)
+    return (padded[:, _ABOVE] + np.array(steps)[:, None]).swapaxes(0, 1).reshape(RUNGS, -1)
 
 
-def _sum(states: np.ndarray, ways: np.ndarray) -> np.ndarray:
-    """Return the log of the sum over all ways to each rung."""
-    terms = _windows(states) + ways
-    top = np.maximum(terms.max(-1), -1e300)
+def _sum(states: np.ndarray, steps: list[np.ndarray]) -> np.ndarray:
+    """Return the log of the sum over all ways to each rung (see ``_ways``)."""
+    terms = _ways(states, steps)
+    top = np.maximum(terms.max(1), -1e300)
     with np.errstate(divide="ignore"):
-        return top + np.log(np.exp(terms - top[..., None]).sum(-1))
+        return top + np.log(np.exp(terms - top[:, None]).sum(1))
 
 
 def _steps(distance: float) -> np.ndarray:
