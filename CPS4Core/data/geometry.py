@@ -20,10 +20,11 @@ from torch import Tensor
 from CPS4Core.class_table import BACKGROUND
 from CPS4Core.config import InputSettings
 from CPS4Core.data.axis import Axis
-from CPS4Core.data.best_classes import best_classes
+from CPS4Core.data.best_classes import ScoresAt, best_classes
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Reporter, Warned, silent
 
+Stack = TypeVar("Stack", np.ndarray, Tensor)
 CANONICAL = ("L", "P", "I")
 """Where the axes of a stack of slices point: slices to the left, rows posterior, columns inferior."""
 OPPOSITE = {"L": "R", "R": "L", "P": "A", "A": "P", "I": "S", "S": "I"}
@@ -122,17 +123,17 @@ class SliceGrid:
         slices[:, :, ~self.columns.inside] = BACKGROUND
         return slices
 
-    def labels_from_slices(self, scores: Tensor, best: Tensor) -> Tensor:
+    def labels_from_slices(self, scores_at: ScoresAt, best: Tensor) -> Tensor:
         """Return the best class at each of the volume's own pixels, uint8, (slices, rows, columns).
 
         The scores are interpolated linearly, so that borders are smooth. Outside the canvas is background.
         ``to_image`` makes a volume of the labels of all slices.
 
         Args:
-            scores: class scores of some slices, shape (slices, classes, AP, SI), on any device.
-            best: their best class on the canvas, uint8, shape (slices, AP, SI).
+            scores_at: returns the class scores at some pixels of the canvas (see ``ScoresAt``).
+            best: the class with the highest score, uint8, shape (slices, AP, SI), on any device.
         """
-        return best_classes(scores, best, self.rows, self.columns)
+        return best_classes(scores_at, best, self.rows, self.columns)
 
     def map_from_slices(self, values: np.ndarray) -> sitk.Image:
         """Return values on the canvas (slices, AP, SI) on the volume's own grid, float32, linear; 0 outside."""

@@ -159,7 +159,7 @@ def _summed_probability(
     """Return the sum over the voxels of each class in ``labels`` of its probability, float64, shape (classes,)."""
 
     def probability(logits: Tensor, place: slice) -> Tensor:
-        wanted = labels[place].to(logits.device).unsqueeze(1)
+        logits, wanted = logits.float(), labels[place].to(logits.device).unsqueeze(1)
         return (logits.gather(1, wanted) - logits.logsumexp(1, keepdim=True)).exp().squeeze(1).cpu()
 
     found = torch.cat(list(segmenter.forward(slices, probability, cancellation)))

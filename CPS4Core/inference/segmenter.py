@@ -13,21 +13,25 @@ from torch import Tensor
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.card import NETWORK
 from CPS4Core.class_table import BACKGROUND, NUM_CLASSES
+from CPS4Core.data.best_classes import scores_in
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.devices import choose_precision, is_out_of_memory, memory_format, move
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Reporter, Warned, silent
-from CPS4Core.inference.kinds import certainty_of, kinds_of, names_of, scores_of
+from CPS4Core.inference.kinds import KindMap, certainty_of, kinds_of, names_of, near_structures, scores_of
 from CPS4Core.model_folder import ModelFolder
 from CPS4Core.naming import Levels
 from CPS4Core.naming.name import name_levels
+from CPS4Core.segmentation.batch_norm import fold_batch_norms
 
 T = TypeVar("T")
 OnSlices = Callable[[int, int], None]
 """Called with the slices done and their number."""
 
-PIXELS_AT_ONCE = {"cuda": 2**21, "mps": 2**20, "cpu": 2**17}
+PIXELS_AT_ONCE = {"cuda": 2**21, "mps": 2**20, "cpu": 2**18}
 """Pixels in one forward pass, in whole slices: as many as keep the device busy, and on the CPU in its cache."""
+BACK_AT_ONCE = 16
+"""Slices whose labels are brought back to the volume together."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,18 @@ class Segmenter:
         self, model: ModelFolder, device: torch.device, report: Reporter = silent, part: str = NETWORK
     ):
         self.input = model.input
-        self.device = device
         self.report = report
         self.sha256 = model.sha256(part)  # of the weights, by the card
-        self.network = model.load_network(part)
-        move(self.network, device, memory_format(device, training=False))
+        self.network = fold_batch_norms(model.load_network(part))
+        self._compute_on(device)
         self._pixels_at_once = PIXELS_AT_ONCE[device.type]
+
+    def _compute_on(self, device: torch.device) -> None:
+        self.device = device
+        self._dtype = torch.bfloat16 if choose_precision(device) == "bf16" else torch.float32
+        self._layout = memory_format(device, training=False)
+        move(self.network, device, self._layout)
+        self.network.to(self._dtype)
 
     def segment(
         self,
@@ -95,40 +105,51 @@ class Segmenter:
     def _as_seen(
         self, grid: SliceGrid, slices: Tensor, cancellation: Cancellation | None, progress: OnSlices
     ) -> SegmentedVolume:
-        def look(logits: Tensor, _: slice) -> tuple[Tensor, Tensor, Tensor]:
-            best, labels = logits.max(1)
-            labels = labels.byte()
-            structures = labels != BACKGROUND
-            certainty = (best[structures] - logits.movedim(1, -1)[structures].logsumexp(-1)).exp()
-            return labels.cpu(), certainty.cpu(), grid.labels_from_slices(logits, labels).cpu()
+        def look(logits: Tensor, _: slice) -> tuple[Tensor, ...]:
+            near = near_structures(logits)
+            certainty, names = logits.movedim(1, -1)[near].float().softmax(1).max(1)
+            labels, structures = near.byte(), names != BACKGROUND
+            labels[near] = names.byte()
+            result = grid.labels_from_slices(scores_in(logits), labels)
+            return result.cpu(), names[structures].cpu(), certainty[structures].cpu()
 
-        labels, certainty, result = self._look_at_all(slices, look, cancellation, progress)
-        structures = labels != BACKGROUND
-        return SegmentedVolume(grid.to_image(result.numpy()), _mean_by_label(certainty, labels[structures]))
+        result, labels, certainty = self._look_at_all(slices, look, cancellation, progress)
+        return SegmentedVolume(grid.to_image(result.numpy()), _mean_by_label(certainty, labels))
 
     def _counted(
         self, grid: SliceGrid, slices: Tensor, cancellation: Cancellation | None, progress: OnSlices
     ) -> SegmentedVolume:
-        def look(logits: Tensor, _: slice) -> tuple[Tensor, Tensor, Tensor]:
-            kinds = kinds_of(logits)
-            labels = names_of(logits, kinds)
-            votes = grid.crop(logits.softmax(1)).movedim(1, -1)[grid.crop(labels) != BACKGROUND, 1:]
-            return labels.cpu(), votes.cpu(), kinds.cpu()
+        def look(logits: Tensor, _: slice) -> tuple[Tensor, ...]:
+            near = near_structures(logits)
+            seen = logits.movedim(1, -1)[near].float()
+            kinds = kinds_of(seen)
+            names = names_of(seen, kinds)
+            votes = seen[names != BACKGROUND].softmax(1)[:, 1:]
+            return near.cpu(), kinds.cpu(), names.cpu(), votes.cpu()
 
-        labels, votes, kinds = self._look_at_all(slices, look, cancellation, progress)
-        naming = name_levels(grid.crop(labels.numpy()), grid.spacing_mm, votes.numpy())
+        near, kinds, names, votes = self._look_at_all(slices, look, cancellation, progress)
+        labels, inside = torch.zeros(near.shape, dtype=torch.uint8), torch.zeros_like(near)
+        labels[near] = names
+        grid.crop(inside)[:] = True
+        votes = votes[inside[labels != BACKGROUND]]
+        naming = name_levels(grid.crop(labels).numpy(), grid.spacing_mm, votes.numpy())
         named = torch.zeros_like(labels)
-        grid.crop(named.numpy())[:] = naming.labels
+        grid.crop(named)[:] = torch.from_numpy(naming.labels)
 
-        at_once = self.slices_at_once(slices)
-        pairs = zip(kinds.split(at_once), named.split(at_once), strict=True)
-        result = torch.cat([grid.labels_from_slices(scores_of(*pair), pair[1]) for pair in pairs])
-        # Between two slices' scores a name can arise that no voxel of the canvas has.
-        result = result.masked_fill(~torch.isin(result, named.unique()), BACKGROUND)
-        structures = named != BACKGROUND
-        confidence = _mean_by_label(certainty_of(kinds, named), named[structures])
+        kind_map = KindMap(near, kinds)
+        present = torch.bincount(named.flatten(), minlength=NUM_CLASSES) > 0
+        result = []
+        for start in range(0, len(named), BACK_AT_ONCE):
+            few = named[start : start + BACK_AT_ONCE]
+
+            def scores_at(k: Tensor, i: Tensor, j: Tensor, start: int = start, few: Tensor = few) -> Tensor:
+                return scores_of(kind_map.at((start + k, i, j)), few[k, i, j], present)
+
+            result.append(grid.labels_from_slices(scores_at, few))
+        where = named.nonzero(as_tuple=True)
+        confidence = _mean_by_label(certainty_of(kind_map.at(where), named[where]), named[where])
         confidence = {label: value * naming.certainty(label) for label, value in confidence.items()}
-        return SegmentedVolume(grid.to_image(result.numpy()), confidence, naming.doubts)
+        return SegmentedVolume(grid.to_image(torch.cat(result).numpy()), confidence, naming.doubts)
 
     def _look_at_all(
         self,
@@ -155,7 +176,8 @@ class Segmenter:
         """Run the network on standardised slices (n, 1, AP, SI), a few at a time.
 
         Yields:
-            What ``then`` makes of the logits (few, classes, AP, SI) and the place of their slices.
+            What ``then`` makes of the logits (few, classes, AP, SI), in the device's precision, and the place of
+            their slices.
 
         Raises:
             Cancelled: if the user asked to stop.
@@ -178,10 +200,7 @@ class Segmenter:
             yield made
 
     def _logits(self, slices: Tensor) -> Tensor:
-        precision = choose_precision(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            layout = memory_format(self.device, training=False)
-            return self.network(slices.to(self.device, memory_format=layout)).float()
+        return self.network(slices.to(self.device, self._dtype, memory_format=self._layout))
 
     def _use_less_memory(self, chunk: Tensor) -> None:
         """Take fewer slices at once than in ``chunk``, and in the end the CPU."""
@@ -193,8 +212,7 @@ class Segmenter:
             self.report(
                 Warned("Not enough GPU memory for one slice: going on with the CPU, which is slower.")
             )
-            self.device = torch.device("cpu")
-            self.network.to(self.device)
+            self._compute_on(torch.device("cpu"))
         else:
             raise CPS4Error(
                 "The memory does not suffice for one slice.", "Close other programs, or use a smaller volume."

@@ -14,7 +14,16 @@ from CPS4Core.config import InputSettings
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.events import Artifact, Warned
 from CPS4Core.inference.batch import Task, segment_one
-from CPS4Core.inference.kinds import BACKGROUND, VERTEBRA, certainty_of, kinds_of, names_of, scores_of
+from CPS4Core.inference.kinds import (
+    BACKGROUND,
+    VERTEBRA,
+    KindMap,
+    certainty_of,
+    kinds_of,
+    names_of,
+    near_structures,
+    scores_of,
+)
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import ModelFolder
 
@@ -99,8 +108,8 @@ def test_doubts_are_told_with_the_result(segmenter, tmp_path):
 
 def test_a_pixel_is_bone_by_the_sum_of_its_vertebrae():
     """Background 0.4, L3 and L4 0.3 each: not background."""
-    logits = torch.full((1, 20, 1, 1), -20.0)
-    logits[0, [0, find_label("L3"), find_label("L4")], 0, 0] = torch.tensor([0.4, 0.31, 0.29]).log()
+    logits = torch.full((1, 20), -20.0)
+    logits[0, [0, find_label("L3"), find_label("L4")]] = torch.tensor([0.4, 0.31, 0.29]).log()
     kinds = kinds_of(logits)
     assert kinds[0, VERTEBRA].exp().item() == pytest.approx(0.6, abs=1e-4)
     assert kinds[0, BACKGROUND].exp().item() == pytest.approx(0.4, abs=1e-4)
@@ -109,14 +118,46 @@ def test_a_pixel_is_bone_by_the_sum_of_its_vertebrae():
     assert certainty_of(kinds, names).item() == pytest.approx(0.6, abs=1e-4)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_what_nobody_looks_at_is_background_and_so_is_what_lies_beside_it(precision):
+    torch.manual_seed(0)
+    logits = torch.randn(3, 20, 24, 40) * 3
+    logits[:, 0] += 12
+    logits = logits.to(precision)
+    near = near_structures(logits)
+    everywhere = logits.movedim(1, -1).reshape(-1, 20).float()
+    background = (names_of(everywhere, kinds_of(everywhere)) == 0).view(3, 24, 40)
+    assert 0.1 < near.float().mean() < 0.9
+    for k, i, j in (~background).nonzero().tolist():
+        assert near[k, max(0, i - 1) : i + 2, max(0, j - 1) : j + 2].all()
+
+
+def test_a_map_of_kinds_answers_for_every_pixel():
+    near = torch.tensor([[[True, False], [False, True]]])
+    kinds = torch.tensor([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]])
+    where = tuple(torch.tensor(axis) for axis in ([0, 0, 0], [0, 0, 1], [0, 1, 1]))
+    found = KindMap(near, kinds).at(where)
+    assert found[[0, 2]].equal(kinds)
+    assert found[1].argmax() == BACKGROUND
+
+
 def test_scores_are_highest_where_named_and_their_borders_halfway():
     torch.manual_seed(0)
-    kinds = torch.randn(2, 4, 5, 6)
-    named = torch.randint(0, 20, (2, 5, 6), dtype=torch.uint8)
-    scores = scores_of(kinds, named)
-    assert (scores.argmax(1) == named).all()
+    kinds = torch.randn(60, 4)
+    named = torch.randint(0, 20, (60,), dtype=torch.uint8)
+    everything = torch.ones(20, dtype=torch.bool)
+    assert (scores_of(kinds, named, everything).argmax(1) == named).all()
     # Between a pixel of L3 and one of L4, both surely bone, the border is in the middle.
-    sure = torch.tensor([0.0, -9.0, 5.0, -9.0])[None, :, None, None].expand(1, 4, 1, 2)
-    left, right = scores_of(sure, torch.tensor([[[4, 3]]], dtype=torch.uint8))[0, :, 0].T
+    sure = torch.tensor([0.0, -9.0, 5.0, -9.0]).expand(2, 4)
+    left, right = scores_of(sure, torch.tensor([4, 3], dtype=torch.uint8), everything)
     assert torch.lerp(left, right, 0.49).argmax() == 4
     assert torch.lerp(left, right, 0.51).argmax() == 3
+
+
+def test_between_two_pixels_no_name_arises_that_the_volume_has_not():
+    """Halfway between a disc and the background, the kind vertebra is likeliest, and there is no vertebra."""
+    kinds = torch.tensor([[-9.0, -9.0, 4.0, 5.0], [5.0, -9.0, 4.0, -9.0]])
+    named = torch.tensor([find_label("L3/L4"), 0], dtype=torch.uint8)
+    present = torch.zeros(20, dtype=torch.bool).index_fill(0, named.long(), True)
+    left, right = scores_of(kinds, named, present)
+    assert torch.lerp(left, right, 0.5).argmax() in named

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from CPS4Core.config import InputSettings
 from CPS4Core.data.axis import Axis
-from CPS4Core.data.best_classes import best_classes
+from CPS4Core.data.best_classes import best_classes, scores_in
 from CPS4Core.data.geometry import SliceGrid, check_sagittal
 from CPS4Core.errors import CPS4Error
 
@@ -57,7 +57,7 @@ def one_hot(slices):
 
 def back_from(grid, scores):
     """Return the labels of class scores on the volume's own grid."""
-    return grid.to_image(grid.labels_from_slices(scores, scores.argmax(1).byte()).numpy())
+    return grid.to_image(grid.labels_from_slices(scores_in(scores), scores.argmax(1).byte()).numpy())
 
 
 def centroid(labels, label):
@@ -177,7 +177,7 @@ def test_a_structure_seen_only_beside_a_small_volume_is_left_out(corner):
     grid = SliceGrid.of(image, InputSettings(size=(80, 160), spacing_mm=1.0), whole=True)
     logits = torch.zeros(5, 20, 80, 160)
     logits[:, 3, corner[0], corner[1]] = 1
-    assert not grid.labels_from_slices(logits, logits.argmax(1).byte()).any()
+    assert not grid.labels_from_slices(scores_in(logits), logits.argmax(1).byte()).any()
 
 
 @settings(max_examples=25, deadline=None)
@@ -194,7 +194,7 @@ def test_the_best_class_is_that_of_the_interpolated_scores(lengths, canvas, step
     assume(all(len(axis.back()[1]) for axis in (rows, columns)))
     scores = torch.from_numpy(np.random.default_rng(seed).normal(size=(2, 5, *canvas)).astype(np.float32))
     expected, sure = slow_best_classes(scores.double().numpy(), rows, columns)
-    found = best_classes(scores, scores.argmax(1).byte(), rows, columns).numpy()
+    found = best_classes(scores_in(scores), scores.argmax(1).byte(), rows, columns).numpy()
     assert np.array_equal(found[sure], expected[sure])
     assert sure.mean() > 0.9
 

@@ -9,6 +9,7 @@ import torch
 
 from CPS4Core.class_table import IGNORE
 from CPS4Core.config import InputSettings
+from CPS4Core.data.best_classes import scores_in
 from CPS4Core.data.dicom import find_series, read_series
 from CPS4Core.data.geometry import SliceGrid, check_sagittal
 from CPS4Core.data.labels import read_labels
@@ -46,7 +47,7 @@ def test_a_left_handed_scan_and_its_labels_keep_their_grid():
     slices = grid.labels_to_slices(labels)
     slices[slices == IGNORE] = 0
     logits = torch.from_numpy(slices[:, None] == np.arange(20)[:, None, None]).float()
-    again = grid.to_image(grid.labels_from_slices(logits, torch.from_numpy(slices)).numpy())
+    again = grid.to_image(grid.labels_from_slices(scores_in(logits), torch.from_numpy(slices)).numpy())
     for name in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
         assert getattr(again, name)() == getattr(image, name)()
     truth, found = (sitk.GetArrayFromImage(image) for image in (labels, again))
@@ -66,7 +67,7 @@ def test_labels_return_to_the_voxels_they_came_from():
     slices = grid.labels_to_slices(labels)
     logits = torch.from_numpy(np.stack([slices == label for label in range(20)], 1).astype(np.float32))
     again = sitk.GetArrayFromImage(
-        grid.to_image(grid.labels_from_slices(logits, torch.from_numpy(slices)).numpy())
+        grid.to_image(grid.labels_from_slices(scores_in(logits), torch.from_numpy(slices)).numpy())
     )
     truth = sitk.GetArrayFromImage(labels)
     assert 2 * (again & truth).sum() / (again.sum() + truth.sum()) > 0.97
