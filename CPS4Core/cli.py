@@ -23,6 +23,7 @@ from CPS4Core.errors import Cancelled
 from CPS4Core.events import Artifact, Event, Failed, Finished, Reporter
 from CPS4Core.failures import failure_of
 from CPS4Core.naming import Levels
+from CPS4Core.processes import join_slurm_step, share_of
 from CPS4Core.shipped_model import BASE, model_path
 from CPS4Core.systems import METHODS, OBJECTIVES
 from CPS4Core.terminal import JsonLines, Terminal
@@ -339,7 +340,7 @@ def segment(
         from CPS4Core.inference.segmenter import Segmenter
         from CPS4Core.model_folder import ModelFolder
 
-        tasks = find_tasks(source, target, suffix, pixel_mm)
+        tasks = share_of(find_tasks(source, target, suffix, pixel_mm))
         segmenter = Segmenter(ModelFolder.open(model_path(model)), choose_device(device), report)
         failures = segment_all(
             segmenter, tasks, levels=levels, report=report, cancellation=cancellation, overwrite=overwrite
@@ -562,6 +563,7 @@ def _run(job: Callable[[Reporter, Cancellation], Any], events: bool, goes_on: bo
         events: write JSON lines instead of words.
         goes_on: whether the job, once stopped and run again, goes on where it was.
     """
+    join_slurm_step()
     _prepare_libraries()
     cancellation = Cancellation()
     cancellation.listen_to_signals()

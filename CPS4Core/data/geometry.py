@@ -24,7 +24,6 @@ from CPS4Core.data.best_classes import ScoresAt, best_classes
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Reporter, Warned, silent
 
-Stack = TypeVar("Stack", np.ndarray, Tensor)
 CANONICAL = ("L", "P", "I")
 """Where the axes of a stack of slices point: slices to the left, rows posterior, columns inferior."""
 OPPOSITE = {"L": "R", "R": "L", "P": "A", "A": "P", "I": "S", "S": "I"}

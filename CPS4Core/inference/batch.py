@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from accelerate import PartialState
+import SimpleITK as sitk
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.data.content import content_of, voxels_of
 from CPS4Core.data.dicom import holds_dicom
 from CPS4Core.data.listing import folders_below
 from CPS4Core.data.pictures import is_picture
+from CPS4Core.data.read_ahead import read_ahead
 from CPS4Core.data.results import Maker, State, check_free, check_place, note, state_of
 from CPS4Core.data.volumes import IMAGE_SUFFIXES, case_name, list_scans, read_scan
 from CPS4Core.errors import Cancelled, CPS4Error
-from CPS4Core.events import Artifact, Failed, Progress, Reporter, Warned
+from CPS4Core.events import Artifact, Event, Failed, Progress, Reporter, Warned
 from CPS4Core.failures import failure_of
 from CPS4Core.inference.outputs import SEGMENTATION_SUFFIXES, check_suffix, write_segmentation
 from CPS4Core.inference.segmenter import Segmenter
@@ -111,9 +112,9 @@ def segment_all(
     cancellation: Cancellation,
     overwrite: bool = False,
 ) -> list[Failed]:
-    """Segment every task that falls to this process, and return those that failed.
+    """Segment one task after the other, and return those that failed.
 
-    Several processes (``accelerate launch``) share the tasks out. A result that is there already is not made again.
+    A result that is there already is not made again. The next scan is read meanwhile.
 
     Args:
         segmenter: the network.
@@ -127,24 +128,69 @@ def segment_all(
         Cancelled: if the user asked to stop; finished results stay.
     """
     failures = []
-    with PartialState().split_between_processes(list(tasks)) as mine:
-        for number, task in enumerate(mine):
-            cancellation.check()
-            try:
-                maker = _maker(segmenter, task, levels)
-                state = State.FREE if overwrite else state_of(task.target, maker)
-                if state in (State.FREE, State.FOREIGN):
-                    check_free(task.target, maker, overwrite)
-                    segment_one(segmenter, task, levels, report, cancellation, number, len(mine), maker)
-                else:
-                    _say_it_is_there(task, state, report)
-            except Cancelled:
-                raise
-            except Exception as error:  # of one scan; the others have their turn
-                failures.append(failure_of(error, task.title))
-                report(failures[-1])
-            report(Progress(number + 1, len(mine), "Segmenting"))
+
+    def prepare(number: int) -> _Prepared:
+        return _prepare(segmenter, tasks[number], levels, overwrite)
+
+    upcoming = read_ahead(prepare, range(len(tasks)), ahead=1)
+    for number, (task, (prepared, _)) in enumerate(zip(tasks, upcoming, strict=True)):
+        cancellation.check()
+        for event in prepared.said:
+            report(event)
+        try:
+            if prepared.error is not None:
+                raise prepared.error
+            if prepared.image is None:
+                _say_it_is_there(task, prepared.state, report)
+            else:
+                segment_image(
+                    segmenter,
+                    prepared.image,
+                    task,
+                    levels,
+                    report,
+                    cancellation,
+                    done=number,
+                    total=len(tasks),
+                    maker=prepared.maker,
+                )
+        except Cancelled:
+            raise
+        except Exception as error:  # of one scan; the others have their turn
+            failures.append(failure_of(error, task.title))
+            report(failures[-1])
+        report(Progress(number + 1, len(tasks), "Segmenting"))
     return failures
+
+
+@dataclass
+class _Prepared:
+    """A task when its turn comes."""
+
+    said: list[Event]
+    """What was said while reading."""
+    maker: Maker | None = None
+    state: State = State.FREE
+    """Of the place of the result."""
+    image: sitk.Image | None = None
+    """The scan; None where its result is there already."""
+    error: Exception | None = None
+    """Why it cannot be segmented."""
+
+
+def _prepare(segmenter: Segmenter, task: Task, levels: Levels, overwrite: bool) -> _Prepared:
+    """Read the scan of a task unless its result is there already; an error waits until its turn comes."""
+    prepared = _Prepared([])
+    try:
+        prepared.maker = _maker(segmenter, task, levels)
+        prepared.state = State.FREE if overwrite else state_of(task.target, prepared.maker)
+        if prepared.state in (State.FREE, State.FOREIGN):
+            check_free(task.target, prepared.maker, overwrite)
+            check_place(task.target, [task.source])
+            prepared.image = read_scan(task.source, prepared.said.append, task.pixel_mm)
+    except Exception as error:
+        prepared.error = error
+    return prepared
 
 
 def _maker(segmenter: Segmenter, task: Task, levels: Levels) -> Maker:
@@ -164,7 +210,22 @@ def _say_it_is_there(task: Task, state: State, report: Reporter) -> None:
 
 
 def segment_one(
+    segmenter: Segmenter, task: Task, levels: Levels, report: Reporter, cancellation: Cancellation
+) -> None:
+    """Read one volume, segment it and write the result.
+
+    Raises:
+        CPS4Error: if the volume cannot be read or is not sagittal, or the result cannot be written.
+        Cancelled: if the user asked to stop.
+    """
+    check_place(task.target, [task.source])
+    image = read_scan(task.source, report, task.pixel_mm)
+    segment_image(segmenter, image, task, levels, report, cancellation)
+
+
+def segment_image(
     segmenter: Segmenter,
+    image: sitk.Image,
     task: Task,
     levels: Levels,
     report: Reporter,
@@ -173,20 +234,19 @@ def segment_one(
     total: int = 1,
     maker: Maker | None = None,
 ) -> None:
-    """Segment one volume and write the result.
+    """Segment the volume of a task and write the result.
 
     Args:
+        image: the volume.
         levels: name structures by counting along the spine, or as the network sees each pixel.
         done: volumes of the batch that are finished, for the progress.
         total: volumes in the batch.
         maker: noted beside the result, so that a second run knows it.
 
     Raises:
-        CPS4Error: if the volume cannot be read or is not sagittal, or the result cannot be written.
+        CPS4Error: if the device's memory does not suffice, or the result cannot be written.
         Cancelled: if the user asked to stop.
     """
-    check_place(task.target, [task.source])
-    image = read_scan(task.source, report, task.pixel_mm)
 
     def progress(slices: int, of: int) -> None:
         report(Progress(done * of + slices, total * of, f"Segmenting {task.title}"))

@@ -50,7 +50,10 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
     for sequence in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
         for k, (module, behind) in enumerate(itertools.pairwise(sequence)):
             if isinstance(module, nn.Conv2d) and isinstance(behind, nn.BatchNorm2d):
-                statistics = behind.running_mean, behind.running_var, behind.eps, behind.weight, behind.bias
-                module.weight, module.bias = fuse_conv_bn_weights(module.weight, module.bias, *statistics)
+                mean, variance = behind.running_mean, behind.running_var
+                assert mean is not None and variance is not None
+                module.weight, module.bias = fuse_conv_bn_weights(
+                    module.weight, module.bias, mean, variance, behind.eps, behind.weight, behind.bias
+                )
                 sequence[k + 1] = nn.Identity()
     return network

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from CPS4Core.data.read_ahead import read_ahead
 from CPS4Core.devices import is_out_of_memory
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Artifact, Event, Finished, Metric, Progress, Started, Warned
@@ -23,10 +24,11 @@ from CPS4Core.model_folder import Weights
 from CPS4Core.training.batches import most_parts, split
 from CPS4Core.training.buffers import BufferCopy
 from CPS4Core.training.checkpoint import load_checkpoint, save_checkpoint
-from CPS4Core.training.read_ahead import read_ahead
 from CPS4Core.training.run import Run
 from CPS4Core.training.stage import Stage
 
+LOAD_AHEAD = 4
+"""Batches that are read before they are needed."""
 LOG_EVERY = 10
 """Steps between two points of the loss curves."""
 PREVIEW_SECONDS = 15
@@ -233,7 +235,7 @@ class TrainingLoop:
     def _batches(self) -> Iterator[Any]:
         """Yield the loaded batch of each remaining step, read ahead in a thread."""
         steps = range(self.step, self.stage.total_steps)
-        for loaded, waited in read_ahead(self.stage.load, steps):
+        for loaded, waited in read_ahead(self.stage.load, steps, LOAD_AHEAD):
             self._waited += waited
             yield loaded
 

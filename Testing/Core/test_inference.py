@@ -19,7 +19,7 @@ from CPS4Core.card import NETWORK
 from CPS4Core.class_table import BY_LABEL
 from CPS4Core.errors import CPS4Error
 from CPS4Core.evaluation.evaluate import evaluate
-from CPS4Core.events import Artifact, Failed, Finished, parse
+from CPS4Core.events import Artifact, Failed, Finished, Warned, parse
 from CPS4Core.inference.attend import attend_volume
 from CPS4Core.inference.attention import AttentionMapper
 from CPS4Core.inference.batch import find_tasks, segment_all
@@ -27,6 +27,7 @@ from CPS4Core.inference.outputs import segment_header, write_segmentation
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.inference.worker import Worker
 from CPS4Core.model_folder import ModelFolder
+from CPS4Core.segmentation.batch_norm import fold_batch_norms
 from CPS4Core.synthesis.phantom.volume import make_phantom
 
 CPU = torch.device("cpu")
@@ -415,3 +416,43 @@ def test_no_map_overwrites_that_of_another_prompt(model, scan, tmp_path):
     files = {path for event in maps for path in (event.path, event.details["binary"])}
     assert files == {str(path) for path in tmp_path.glob("*.nii.gz")}
     assert len(files) == 6
+
+
+def test_the_network_that_segments_computes_what_was_trained_in_fewer_steps(model):
+    folder = ModelFolder.open(model)
+    trained, folded = folder.load_network(), fold_batch_norms(folder.load_network())
+    slices = torch.randn(2, 1, 64, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(slices), trained(slices), rtol=1e-4, atol=1e-4)
+    assert not [module for module in folded.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+
+
+def test_segmenting_imports_nothing_that_it_does_not_use():
+    code = (
+        "import sys, CPS4Core.cli, CPS4Core.inference.batch, CPS4Core.inference.segmenter; "
+        "print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
+    heavy = {"accelerate", "matplotlib", "pandas", "timm", "torchvision", "transformers"}
+    assert not heavy & set(done.stdout.split())
+
+
+def test_what_reading_says_comes_in_the_order_of_the_scans(model, data_set, tmp_path):
+    """Scans are read ahead; what is said of one still comes before its result and after that of the one before."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    volume = sitk.ReadImage(str(data_set / "imagesTs/test_0001_0000.nii.gz"))
+    volume = sitk.DICOMOrient(volume, "LPS")
+    single = volume[2:3]
+    for name in "abc":
+        sitk.WriteImage(single, str(folder / f"{name}.nii.gz"))
+    events = []
+    segment_all(
+        Segmenter(ModelFolder.open(model), CPU),
+        find_tasks(folder, tmp_path / "out", ".nii.gz"),
+        levels="as-seen",
+        report=events.append,
+        cancellation=Cancellation(),
+    )
+    kinds = [type(event) for event in events if isinstance(event, (Warned, Artifact))]
+    assert kinds == [Warned, Artifact] * 3

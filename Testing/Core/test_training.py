@@ -16,6 +16,7 @@ from small_models import MEMORY_ERRORS, StopAt
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.config import load_settings, parse_settings
+from CPS4Core.data.read_ahead import read_ahead
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Finished, Metric, Warned, silent
 from CPS4Core.model_folder import ModelFolder
@@ -23,7 +24,6 @@ from CPS4Core.synthesis.phantom.data_set import write_phantom_data_set
 from CPS4Core.synthesis.phantom.volume import PhantomOptions
 from CPS4Core.systems import find_method
 from CPS4Core.training.pretrain import pretrain
-from CPS4Core.training.read_ahead import read_ahead
 from CPS4Core.training.run_folder import RunFolder, read_curves
 from CPS4Core.training.train import train
 from CPS4Core.weights import load_weights
@@ -471,7 +471,7 @@ def test_missing_pretrained_weights_are_named_with_the_remedies(data_set, cache,
 
 
 def test_reading_ahead_keeps_the_order_and_hands_errors_on():
-    assert [loaded for loaded, _ in read_ahead(lambda step: step * 2, range(3, 20))] == [
+    assert [loaded for loaded, _ in read_ahead(lambda step: step * 2, range(3, 20), 4)] == [
         2 * k for k in range(3, 20)
     ]
 
@@ -479,4 +479,4 @@ def test_reading_ahead_keeps_the_order_and_hands_errors_on():
         raise CPS4Error("broken", "mend it")
 
     with pytest.raises(CPS4Error, match="broken"):
-        list(read_ahead(fail, range(3)))
+        list(read_ahead(fail, range(3), 4))
