@@ -47,7 +47,7 @@ class ReviewPanel(Panel):
             "too small": _("too small"),
             "too large": _("too large"),
             "empty": _("empty"),
-            "low confidence": _("low confidence"),
+            "low confidence": _("uncertain"),
         }
         self._problems = {
             "cut": _("The border of the picture cuts it: not measured."),
