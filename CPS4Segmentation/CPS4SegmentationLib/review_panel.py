@@ -43,11 +43,11 @@ class ReviewPanel(Panel):
             "missing": _("missing"),
             "out of order": _("out of order"),
             "name used twice": _("name used twice"),
-            "one-sided": _("one-sided"),
+            "one-sided": _("one side"),
             "too small": _("too small"),
             "too large": _("too large"),
             "empty": _("empty"),
-            "low confidence": _("uncertain"),
+            "low confidence": _("unsure"),
         }
         self._problems = {
             "cut": _("The border of the picture cuts it: not measured."),

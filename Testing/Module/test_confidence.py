@@ -95,7 +95,7 @@ def test_the_confidence_gains_teacher_and_prompts(module, tmp_path):
         item = table.item(row, 3)
         assert float(item.text()) == pytest.approx(sum(numbers.values()) / len(numbers), abs=0.006)
         assert f"network {numbers['network']:.2f}, teacher {numbers['teacher']:.2f}" in item.toolTip()
-        flagged = "uncertain" in table.item(row, 4).text()
+        flagged = "unsure" in table.item(row, 4).text()
         assert flagged == (round(sum(numbers.values()) / len(numbers), 2) < 0.7)
     module.harness.dialogs.answer(str(tmp_path / "measurements.csv"))
     panel.ui.exportTableButton.click()
