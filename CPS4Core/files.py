@@ -34,13 +34,13 @@ def written_aside(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``, and rename it to ``path`` once the block has written it.
 
     The old file stays untouched until the new one is complete and on the disk. The temporary name is hidden, and
-    ends as ``path`` does, since many writers choose the format by the suffix.
+    ends as ``path`` does, in lower case, since many writers choose the format by the suffix.
 
     Raises:
         CPS4Error: if the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}-{path.name[-NAME_END:]}")
+    temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}-{path.name[-NAME_END:].lower()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)

@@ -12,9 +12,8 @@ from CPS4Core.class_table import BACKGROUND, IGNORE
 from CPS4Core.data.dataset import CHANNEL, Case, DataSet, open_data_set
 from CPS4Core.data.labels import read_labels
 from CPS4Core.data.splits import FILE, read_splits
-from CPS4Core.data.stated_geometry import check_stated_geometry
 from CPS4Core.data.turns import writing_to
-from CPS4Core.data.volumes import list_scans, read_image, read_scan
+from CPS4Core.data.volumes import header_reader, list_scans, read_image, read_scan
 from CPS4Core.data.writing import write_volume
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Finished, Reporter
@@ -74,11 +73,9 @@ def _add(folder: Path, image: sitk.Image, labels: sitk.Image) -> tuple[str, bool
 def _find_image(data_set: DataSet, image: sitk.Image) -> Case | None:
     """Return the case with the same voxels on the same grid, None if there is none."""
     values = sitk.GetArrayViewFromImage(image)
-    reader = sitk.ImageFileReader()
     for case in data_set.cases:
-        reader.SetFileName(str(case.image))
         try:
-            check_stated_geometry(case.image)
+            reader = header_reader(case.image)
             reader.ReadImageInformation()
             if reader.GetSize() == image.GetSize() and np.array_equal(
                 sitk.GetArrayFromImage(read_image(case.image)), values

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import SimpleITK as sitk
-
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.data.dataset import Case, DataSet, open_data_set
 from CPS4Core.data.splits import FILE as SPLITS
 from CPS4Core.data.splits import read_splits, say_left_out
-from CPS4Core.data.stated_geometry import check_stated_geometry
+from CPS4Core.data.volumes import header_reader
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Finished, Progress, Reporter, Warned
 from CPS4Core.failures import failure_of
@@ -81,10 +79,8 @@ def _size(path: Path) -> tuple[int, ...]:
     Raises:
         CPS4Error: if the header cannot be read, or is not that of a 3D stack.
     """
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        check_stated_geometry(path)
+        reader = header_reader(path)
         reader.ReadImageInformation()
     except (RuntimeError, EOFError, OSError) as error:
         raise CPS4Error(

@@ -19,6 +19,14 @@ from CPS4Core.events import Reporter, silent
 from CPS4Core.files import as_user_error
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+IMAGE_IO = {
+    ".nii.gz": "NiftiImageIO",
+    ".nii": "NiftiImageIO",
+    ".nrrd": "NrrdImageIO",
+    ".mha": "MetaImageIO",
+    ".mhd": "MetaImageIO",
+}
+"""What ITK calls the formats."""
 SEGMENTATION = ".seg.nrrd"
 """How the name of a Slicer segmentation ends."""
 
@@ -186,8 +194,7 @@ def read_file(path: str | Path, pixel_mm: float | None = None) -> sitk.Image:
         return read_picture(path, pixel_mm)
     try:
         check_nifti_is_whole(path)
-        check_stated_geometry(path)
-        image = sitk.ReadImage(str(path))
+        image = header_reader(path).Execute()
     except OSError as error:
         raise as_user_error(error, path) from error
     except (RuntimeError, EOFError) as error:
@@ -198,6 +205,23 @@ def read_file(path: str | Path, pixel_mm: float | None = None) -> sitk.Image:
         ) from error
     check_axes(image, path)
     return image
+
+
+def header_reader(path: Path) -> sitk.ImageFileReader:
+    """Return ITK's reader of a file, once its header says how the image lies.
+
+    Raises:
+        CPS4Error: if it does not, or says two things.
+        EOFError: if the file is cut short.
+        OSError: if it cannot be read.
+    """
+    check_stated_geometry(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    # Named, since ITK knows some suffixes in lower case alone.
+    name = path.name.lower()
+    reader.SetImageIO(next((io for suffix, io in IMAGE_IO.items() if name.endswith(suffix)), ""))
+    return reader
 
 
 def as_volume(image: sitk.Image, path: Path | None) -> sitk.Image:

@@ -9,6 +9,7 @@ from small_models import MODELS
 from test_prepare import SAGITTAL, scan, values, write
 
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.data.labels import read_labels
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Failed, Warned, silent
 from CPS4Core.inference.attend import attend_volume
@@ -217,3 +218,12 @@ def test_a_map_never_takes_the_place_of_its_source(tmp_path, model):
     link.symlink_to(own)
     with pytest.raises(CPS4Error, match="place of its source"):
         attend(model, own, tmp_path, ["L4"], overwrite=True)
+
+
+@pytest.mark.parametrize("suffix", [".NII.GZ", ".NII", ".NRRD", ".MHA", ".SEG.NRRD"])
+def test_suffixes_in_capitals_are_read_and_written(tmp_path, segmenter, suffix):
+    source = write(mr(), tmp_path / "scan.mha").rename(tmp_path / "SCAN.MHA")
+    events = segment(segmenter, source, tmp_path / f"OUT{suffix}")
+    assert not of(Failed, events)
+    assert (tmp_path / f"OUT{suffix}").is_file()
+    assert read_labels(tmp_path / f"OUT{suffix}", like=mr()).GetSize() == mr().GetSize()
