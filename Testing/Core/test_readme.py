@@ -22,3 +22,10 @@ def test_the_files_on_the_way_exist():
     for name in named:
         places = (ROOT / name, ROOT / "CPS4Core" / name, ROOT / "CPS4Segmentation" / name)
         assert any(place.is_file() for place in places), name
+
+
+def test_what_is_promised_is_held_by_tests_that_exist():
+    promises = (ROOT / "Testing/RELIABILITY.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+\.py)`", promises))
+    assert len(named) > 10
+    assert not [name for name in named if not (ROOT / "Testing/Core" / name).is_file()]
