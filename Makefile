@@ -30,17 +30,16 @@ lint: $(INSTALLED)
 	PYTHONPATH=CPS4Segmentation $(BIN)/lint-imports
 	$(BIN)/mypy
 
-# Two tests of the engine at a time, on a thread each. Those of the module share one Qt, and wait for an engine.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=10
-TWO := --numprocesses 2 --dist worksteal
+# Two tests at a time, on a thread each; files of the module's tests stay whole, as their tests share a trained model.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=10 --numprocesses 2
 
 check: lint
-	$(PYTEST) -m "not slow" $(TWO) Testing/Core
-	$(PYTEST) -m "not slow" Testing/Module
+	$(PYTEST) --dist worksteal -m "not slow" Testing/Core
+	$(PYTEST) --dist loadfile -m "not slow" Testing/Module
 
 test: lint sample
-	$(PYTEST) $(TWO) Testing/Core
-	$(PYTEST) Testing/Module
+	$(PYTEST) --dist worksteal Testing/Core
+	$(PYTEST) --dist loadfile Testing/Module
 
 base: $(INSTALLED)
 	$(BIN)/cps4 base build/base $(addprefix --data ,$(BASE_DATA)) $(addprefix --leave-out ,$(LEAVE_OUT)) \

@@ -77,7 +77,7 @@ def test_what_is_wrong_stands_at_the_top(module):
     assert flags["L1"] == "missing"
     assert "out of order" in flags["L2"]
     assert "out of order" in flags["L3"]
-    assert "one-sided" in flags["T12/L1"]
+    assert "one side" in flags["T12/L1"]
     assert "too small" in flags["L1/L2"]
     assert flags["T12"] == ""
     flagged = [bool(row[4]) for row in rows(panel)]
