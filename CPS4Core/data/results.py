@@ -63,6 +63,11 @@ def note(target: Path, maker: Maker, content: str) -> None:
     write_json(_record_of(target), {"result": target.name, "maker": maker, "content": content})
 
 
+def is_result(path: Path) -> bool:
+    """Return whether a command has written this file, whoever may have changed it since."""
+    return _record_of(path).is_file()
+
+
 def check_free(target: Path, maker: Maker, overwrite: bool) -> None:
     """Check that a result may be written.
 

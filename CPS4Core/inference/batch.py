@@ -15,7 +15,7 @@ from CPS4Core.data.dicom import holds_dicom
 from CPS4Core.data.listing import folders_below
 from CPS4Core.data.pictures import is_picture
 from CPS4Core.data.read_ahead import read_ahead
-from CPS4Core.data.results import Maker, State, check_free, check_place, note, state_of
+from CPS4Core.data.results import Maker, State, check_free, check_place, is_result, note, state_of
 from CPS4Core.data.volumes import IMAGE_SUFFIXES, case_name, list_scans, read_scan
 from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Artifact, Event, Failed, Progress, Reporter, Warned
@@ -269,20 +269,25 @@ def segment_image(
     report(Artifact("segmentation", str(task.target), details))
 
 
+def _unmade(paths: Sequence[Path]) -> list[Path]:
+    return [path for path in paths if not is_result(path)]
+
+
 def _scans(source: Path, target: Path) -> list[Path]:
     """Return the scans in ``source``: itself, or the volumes in it and the folders of DICOM series below.
 
-    Where no volume lies in ``source`` itself, those in the folders below count; the results' folder never does.
+    Where no volume lies in ``source`` itself, those in the folders below count; the results' folder never does, nor
+    does a result that lies among the scans.
     """
     if source.is_file():
         return [source]
-    scans = list_scans(source)
+    scans = _unmade(list_scans(source))
     if scans and is_picture(scans[0]) and holds_dicom(source):
         scans = []
     below = [folder for folder in folders_below(source) if not _is_in(folder, target) or folder == source]
     found = []
     for folder in below:
-        volumes = scans if folder == source else [] if scans else list_scans(folder)
+        volumes = scans if folder == source else [] if scans else _unmade(list_scans(folder))
         if volumes and not (is_picture(volumes[0]) and holds_dicom(folder)):
             found += volumes
         elif holds_dicom(folder):

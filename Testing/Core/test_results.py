@@ -130,6 +130,19 @@ def test_a_second_run_goes_on_where_the_first_stopped(tmp_path, segmenter):
     assert (tmp_path / "out/b.nii.gz").read_bytes() == first
 
 
+@pytest.mark.parametrize("suffix", [".nii.gz", ".seg.nrrd"])
+def test_results_among_their_scans_are_no_scans(tmp_path, segmenter, suffix):
+    write(mr(1), tmp_path / "case.mha")
+    write(mr(2), tmp_path / "case.nrrd")
+    first = segment(segmenter, tmp_path, tmp_path, suffix)
+    made = {event.path for event in first if isinstance(event, Artifact)}
+    there = sorted(path.name for path in tmp_path.iterdir())
+    again = segment(segmenter, tmp_path, tmp_path, suffix)
+    assert {event.path for event in again if isinstance(event, Artifact)} == made
+    assert sorted(path.name for path in tmp_path.iterdir()) == there
+    assert len(made) == 2
+
+
 def test_a_corrected_result_stays_and_is_said(tmp_path, segmenter):
     write(mr(), tmp_path / "in/a.nii.gz")
     segment(segmenter, tmp_path / "in", tmp_path / "out")
