@@ -34,8 +34,6 @@ from CPS4Core.training.train import train
 
 RATIO = 0.5
 """Share of the patients whose labels the demo uses."""
-SHORTER = ("pretrain.epochs=10", "train.epochs=14")
-"""Than the preset ``small``: the demo shows that every part works."""
 SYSTEMS = {"CPS4": "cps4", "mean teacher": "mean_teacher"}
 
 
@@ -65,7 +63,6 @@ def run_demo(
         CPS4Error: if the output cannot be written or an encoder is missing.
         Cancelled: if the user asked to stop; the same call goes on.
     """
-    changes = (*SHORTER, *changes)
     journey = Journey(Path(output), device, load_settings("small", changes), base=base_model())
     tell = _without_ends(report)
     common: dict[str, Any] = {"device": device, "report": tell, "cancellation": cancellation}
