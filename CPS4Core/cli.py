@@ -415,14 +415,17 @@ def check(
 def measure(
     source: Annotated[Path, typer.Argument(help="A segmentation, or a folder of them.")],
     table: Annotated[Path | None, typer.Argument(help="CSV file.", show_default="the terminal")] = None,
+    overwrite: OverwriteOption = False,
     events: EventsOption = False,
 ) -> None:
     """Measure segmentations: volumes, heights, wedge and lordosis angles, disc height indices and slips, as CSV."""
 
     def job(report: Reporter, cancellation: Cancellation) -> int:
-        from CPS4Core.evaluation.measure import measure_files
+        from CPS4Core.evaluation.measure import check_table, measure_files
         from CPS4Core.files import written_aside
 
+        if table is not None:
+            check_table(table, source, overwrite)
         text, failures = measure_files(source, report, cancellation)
         if table is not None:
             with written_aside(table) as aside:

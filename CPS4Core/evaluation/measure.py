@@ -11,9 +11,11 @@ import SimpleITK as sitk
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.data.labels import read_labels
+from CPS4Core.data.results import check_place
 from CPS4Core.data.volumes import IMAGE_SUFFIXES, case_name, list_volumes
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Failed, Progress, Reporter
+from CPS4Core.failures import failure_of
 from CPS4Core.measuring import Spine, measure_labels
 from CPS4Core.measuring.table import COLUMNS, rows_of
 
@@ -32,7 +34,7 @@ def measure_files(source: Path, report: Reporter, cancellation: Cancellation) ->
         CPS4Error: if there is no segmentation.
         Cancelled: if the user asked to stop.
     """
-    paths = [source] if source.is_file() else list_volumes(source)
+    paths = _segmentations(source)
     if not paths:
         raise CPS4Error(
             "There is no segmentation.", f"Segmentations end in {', '.join(IMAGE_SUFFIXES)}.", source
@@ -45,13 +47,32 @@ def measure_files(source: Path, report: Reporter, cancellation: Cancellation) ->
         report(Progress(number, len(paths), f"Measuring {path.name}"))
         try:
             spine = measure_image(read_labels(path))
-        except CPS4Error as error:
-            failures.append(Failed(error.problem, error.remedy, str(error.path or path)))
+        except Exception as error:  # of one case; the others have their turn
+            failures.append(failure_of(error, path))
             report(failures[-1])
         else:
             writer.writerows((case_name(path), *row) for row in rows_of(spine).values())
     report(Progress(len(paths), len(paths), ""))
     return table.getvalue(), failures
+
+
+def check_table(table: Path, source: Path, overwrite: bool) -> None:
+    """Check that a table may be written.
+
+    Raises:
+        CPS4Error: if it would take the place of a segmentation, or there is a file that may not be written over.
+    """
+    check_place(table, _segmentations(source))
+    if table.exists() and not overwrite:
+        raise CPS4Error(
+            "There is a file already.",
+            "Choose another place for the table, or write over it with --overwrite.",
+            table,
+        )
+
+
+def _segmentations(source: Path) -> list[Path]:
+    return [source] if source.is_file() else list_volumes(source)
 
 
 def measure_image(labels: sitk.Image) -> Spine:

@@ -11,6 +11,7 @@ from measured_spines import SpineShape, build, draw
 from typer.testing import CliRunner
 
 from CPS4Core.cli import app
+from CPS4Core.evaluation import measure
 from CPS4Core.inference.outputs import write_segmentation
 from CPS4Core.measuring import measure_labels
 
@@ -72,6 +73,37 @@ def test_a_folder_gives_one_table_and_lists_what_failed(spine, tmp_path):
     assert "bad.nii.gz" in done.output and "Not measured" in done.output
     assert {case for case, _ in rows(target.read_text(encoding="utf-8"))} == {"one", "two"}
     assert [path.name for path in target.parent.iterdir()] == ["measures.csv"]
+
+
+def test_what_is_there_is_not_written_over(spine, tmp_path):
+    segmentation, table = tmp_path / "one.nii.gz", tmp_path / "notes.csv"
+    save(spine, segmentation)
+    table.write_text("mine")
+    before = segmentation.read_bytes()
+    for target in (table, segmentation):
+        assert run(segmentation, target).exit_code == 1
+    assert run(segmentation, segmentation, "--overwrite").exit_code == 1
+    assert (table.read_text(), segmentation.read_bytes()) == ("mine", before)
+    assert run(segmentation, table, "--overwrite").exit_code == 0
+    assert ("one", "L3") in rows(table.read_text(encoding="utf-8"))
+
+
+def test_an_unexpected_error_of_one_file_is_a_line_and_the_others_go_on(spine, tmp_path, monkeypatch):
+    for name in ("one.nii.gz", "two.nii.gz"):
+        save(spine, tmp_path / name)
+    real = measure.measure_image
+    turns = iter([ZeroDivisionError(), None])
+
+    def once(labels):
+        if error := next(turns):
+            raise error
+        return real(labels)
+
+    monkeypatch.setattr(measure, "measure_image", once)
+    done = run(tmp_path)
+    assert done.exit_code == 1
+    assert {case for case, _ in rows(done.stdout)} == {"two"}
+    assert "details are in" in " ".join(done.stderr.split())
 
 
 def test_a_program_hears_of_the_table_and_of_failures(spine, tmp_path):
