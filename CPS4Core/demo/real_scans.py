@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from CPS4Core.cancellation import Cancellation
-from CPS4Core.data.volumes import case_name, read_scan
-from CPS4Core.errors import CPS4Error
-from CPS4Core.events import Progress, Reporter, Warned
-from CPS4Core.inference.outputs import write_segmentation
+from CPS4Core.data.volumes import case_name
+from CPS4Core.events import Artifact, Event, Failed, Reporter, Warned
+from CPS4Core.inference.batch import Task, segment_all
 from CPS4Core.inference.segmenter import Segmenter
 
 
@@ -30,20 +29,25 @@ def segment_at_once(
     """Segment scans into ``folder`` and return them; one that cannot be read is left out with a word.
 
     Raises:
-        CPS4Error: if the folder cannot be written.
         Cancelled: if the user asked to stop.
     """
-    found = []
-    for done, scan in enumerate(scans, start=1):
-        cancellation.check()
-        try:
-            image = read_scan(scan)
-            result = segmenter.segment(image, cancellation=cancellation)
-        except CPS4Error as error:
-            report(Warned(f"{scan.name} is left out: {error.problem} {error.remedy}"))
-            continue
-        segmentation = folder / f"{case_name(scan)}.nii.gz"
-        write_segmentation(result.labels, segmentation)
-        found.append(RealScan(scan, segmentation, result.doubts))
-        report(Progress(done, len(scans), "Segmenting real scans"))
-    return found
+    tasks = [
+        Task(scan, folder / f"{number:02d}_{case_name(scan)}.nii.gz")
+        for number, scan in enumerate(scans, start=1)
+    ]
+    doubts: dict[str, list[str]] = {}
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Failed):
+            event = Warned(f"{event.path} is left out: {event.problem} {event.remedy}")
+        elif isinstance(event, Artifact):
+            doubts[event.path] = event.details["doubts"]
+        report(event)
+
+    # The folder is the demo's own, and what was made before is made anew for its doubts.
+    segment_all(segmenter, tasks, levels="counted", report=tell, cancellation=cancellation, overwrite=True)
+    return [
+        RealScan(task.source, task.target, tuple(doubts[str(task.target)]))
+        for task in tasks
+        if str(task.target) in doubts
+    ]

@@ -58,7 +58,7 @@ def test_the_journey_ends_in_one_page(tiny_settings, text_model, wheel, trained_
     assert "phantoms, not patients" in text
     assert "Real scans, at once" in text
     assert scan.name.removesuffix(".nii.gz") in text
-    assert (tmp_path / "demo/at-once" / scan.name).is_file()
+    assert (tmp_path / "demo/at-once" / f"03_{scan.name}").is_file()
     assert any(isinstance(event, Warned) and "broken.nii.gz is left out" in event.message for event in events)
     assert "A real spine MR" in text
     assert "CPS4 base" in text
