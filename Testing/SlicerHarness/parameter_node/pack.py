@@ -5,19 +5,14 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from .annotations import Default, find
-from .storage import PackStore, Store, store_for
+from .storage import Declared, PackStore
 
 
-class _Member:
+class _Member(Declared):
     """One member: a property that checks its values, and writes them to the node that the pack was read from."""
 
     def __init__(self, name: str, annotated: Any, owner: type):
-        self.name, self.annotated = name, annotated
-        self.store: Store
-        self.store, annotations = store_for(annotated)
-        given = Default(getattr(owner, name)) if hasattr(owner, name) else find(annotations, Default)
-        self.default = given or Default(generator=self.store.default)
+        super().__init__(name, annotated, owner)
         self.store.validate(self.default.value)
 
     def __get__(self, pack: Any, owner: type | None = None) -> Any:

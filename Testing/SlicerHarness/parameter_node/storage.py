@@ -12,7 +12,7 @@ from typing import Any
 
 import slicer
 
-from .annotations import FloatRange, IsInstance, NotNone, Validator, split
+from .annotations import Default, FloatRange, IsInstance, NotNone, Validator, find, split
 
 
 class Store:
@@ -330,6 +330,17 @@ class NoneStore(Store):
     def validate(self, value: Any) -> None:
         if value is not None:
             raise ValueError("the value must be None")
+
+
+class Declared:
+    """A name that a class declares with a type: where its value is kept, and the value that it has at first."""
+
+    def __init__(self, name: str, annotated: Any, owner: type):
+        self.name, self.annotated = name, annotated
+        self.store: Store
+        self.store, annotations = store_for(annotated)
+        given = Default(getattr(owner, name)) if hasattr(owner, name) else find(annotations, Default)
+        self.default = given or Default(generator=self.store.default)
 
 
 def store_for(annotated: Any) -> tuple[Store, list[Any]]:

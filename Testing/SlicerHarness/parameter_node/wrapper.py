@@ -10,9 +10,9 @@ import slicer
 import vtk
 
 from ..version import is_current
-from .annotations import Default, find
+from .annotations import Default
 from .gui import Connector, connector_for
-from .storage import Store, store_for
+from .storage import Declared
 
 SlicerParameterNamePropertyName = "SlicerParameterName"
 
@@ -27,15 +27,8 @@ def forget_left_behind() -> None:
     left_behind.clear()
 
 
-class _Field:
+class _Field(Declared):
     """One field: a property of the class."""
-
-    def __init__(self, name: str, annotated: Any, owner: type):
-        self.name, self.annotated = name, annotated
-        self.store: Store
-        self.store, annotations = store_for(annotated)
-        given = Default(getattr(owner, name)) if hasattr(owner, name) else find(annotations, Default)
-        self.default = given or Default(generator=self.store.default)
 
     def __get__(self, wrapper: Any, owner: type | None = None) -> Any:
         return self if wrapper is None else wrapper._values[self.name]
