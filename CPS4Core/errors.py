@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -27,3 +28,9 @@ class CPS4Error(Exception):
 
 class Cancelled(Exception):
     """The user asked a job to stop; its work so far is saved."""
+
+
+def listed(names: Iterable[object], most: int = 6) -> str:
+    """Return names as a message lists them: the first few, and whether there are more."""
+    texts = [str(name) for name in names]
+    return ", ".join(texts[:most]) + (", ..." if len(texts) > most else "")

@@ -34,6 +34,11 @@ def failure_of(error: Exception, path: Path | str | None = None) -> Failed:
     return Failed(problem, remedy, None if path is None else str(path))
 
 
+def is_below(error: Exception, folder: Path) -> bool:
+    """Return whether an error is about something below a folder, such as a file that cannot be written there."""
+    return isinstance(error, CPS4Error) and error.path is not None and folder in error.path.parents
+
+
 def _write_log(error: Exception) -> Path:
     """Write an exception to a log file in the temporary folder, without the paths that it names."""
     lines = "".join(traceback.format_exception(error)).splitlines()

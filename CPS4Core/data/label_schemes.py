@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from CPS4Core.class_table import BACKGROUND, BONES, DISCS, IGNORE, NUM_CLASSES
 from CPS4Core.data.geometry import stack_axes
-from CPS4Core.errors import CPS4Error
+from CPS4Core.errors import CPS4Error, listed
 
 Scheme = Callable[[sitk.Image], sitk.Image]
 
@@ -53,9 +53,8 @@ def mrspineseg(labels: sitk.Image) -> sitk.Image:
         set(np.unique(sitk.GetArrayViewFromImage(labels)).tolist()) - {*range(NUM_CLASSES), IGNORE}
     )
     if unknown:
-        listed = ", ".join(map(str, unknown[:8])) + (", ..." if len(unknown) > 8 else "")
         raise CPS4Error(
-            f"The labels hold values outside the class table: {listed}.",
+            f"The labels hold values outside the class table: {listed(unknown, most=8)}.",
             f"Labels are 0 to {NUM_CLASSES - 1}, or {IGNORE} to ignore. `cps4 prepare --from` converts those of other "
             "data sets.",
         )

@@ -14,14 +14,12 @@ import SimpleITK as sitk
 from CPS4Core.class_table import BACKGROUND, IGNORE, STRUCTURES, find_label
 from CPS4Core.data.label_schemes import Scheme, mrspineseg
 from CPS4Core.data.volumes import as_volume, check_same_grid, read_file
-from CPS4Core.errors import CPS4Error
+from CPS4Core.errors import CPS4Error, listed
 
 OTHER_LEVEL = re.compile(r"[CTLS]\d{1,2}(/[CTLS]\d{0,2})?")
 """Names of vertebrae and discs, such as T8 or L6: those outside the class table are unknown to the networks."""
 ROUNDING = 0.01
 """How far a stored number may lie from a whole one: scaled files hold 44.999996 for 45."""
-SHOWN = 6
-"""How many names or values a message lists."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def _by_name(image: sitk.Image, segments: Sequence[Segment]) -> sitk.Image:
     known = {segment: label for segment in segments if (label := _label_named(segment.name)) is not None}
     if strange := [segment.name for segment in segments if segment not in known]:
         raise CPS4Error(
-            f"The segmentation has segments that are no vertebrae or discs: {_listed(strange)}.",
+            f"The segmentation has segments that are no vertebrae or discs: {listed(strange)}.",
             "Name segments as in the class table, such as L4 or L4/L5, and remove the others.",
         )
     voxels = sitk.GetArrayViewFromImage(image)
@@ -112,7 +110,7 @@ def _by_name(image: sitk.Image, segments: Sequence[Segment]) -> sitk.Image:
         labels[mask] = label
     if (nameless := layers[~found & (layers != BACKGROUND)]).size:
         raise CPS4Error(
-            f"The segmentation holds values that no segment names: {_listed(np.unique(nameless))}.",
+            f"The segmentation holds values that no segment names: {listed(_numbers(nameless))}.",
             "Save the segmentation again.",
         )
     result = sitk.GetImageFromArray(labels)
@@ -142,7 +140,7 @@ def _whole_numbers(image: sitk.Image) -> sitk.Image:
         wrong = values[~(np.abs(values - whole) <= ROUNDING)]  # also where it is not a number
     if wrong.size:
         raise CPS4Error(
-            f"The labels hold values that are no whole numbers: {_listed(np.unique(wrong))}.",
+            f"The labels hold values that are no whole numbers: {listed(_numbers(wrong))}.",
             "Choose a label map. Resample one by nearest neighbour, never between voxels.",
         )
     rounded = sitk.GetImageFromArray(whole.astype(np.int64))
@@ -150,6 +148,5 @@ def _whole_numbers(image: sitk.Image) -> sitk.Image:
     return rounded
 
 
-def _listed(values: Sequence | np.ndarray) -> str:
-    shown = ", ".join(f"{value:g}" if isinstance(value, np.number) else value for value in values[:SHOWN])
-    return shown + (", ..." if len(values) > SHOWN else "")
+def _numbers(values: np.ndarray) -> list[str]:
+    return [f"{value:g}" for value in np.unique(values)]

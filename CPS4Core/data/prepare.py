@@ -29,13 +29,10 @@ from CPS4Core.data.splits import describe_splits
 from CPS4Core.data.turns import writing_to
 from CPS4Core.data.volumes import check_image, list_scans, read_image, shown
 from CPS4Core.data.writing import write_volume
-from CPS4Core.errors import CPS4Error
+from CPS4Core.errors import CPS4Error, listed
 from CPS4Core.events import Artifact, Failed, Finished, Progress, Reporter, Warned
-from CPS4Core.failures import failure_of
+from CPS4Core.failures import failure_of, is_below
 from CPS4Core.files import read_json, write_json
-
-SHOWN = 6
-"""How many names a message lists."""
 
 
 def prepare_data_set(
@@ -118,8 +115,7 @@ class Preparation:
             try:
                 self._prepare(name, case, origin)
             except Exception as error:  # of one case; the others have their turn
-                place = error.path if isinstance(error, CPS4Error) else None
-                if place is not None and self.destination in place.parents:
+                if is_below(error, self.destination):
                     raise  # nor can the others be written
                 self._fail(error, case.title)
             self.report(Progress(number, len(named), "Preparing the data set"))
@@ -273,7 +269,7 @@ class Preparation:
         if gone:
             self.report(
                 Warned(
-                    f"{len(gone)} cases come from scans that are no longer in the source, and stay: {_listed(gone)}."
+                    f"{len(gone)} cases come from scans that are no longer in the source, and stay: {listed(gone)}."
                 )
             )
 
@@ -322,14 +318,10 @@ def _warn_of_unmatched(found: Sources, report: Reporter) -> None:
         report(
             Warned(
                 f"{len(found.unmatched)} label files belong to no image and are left out: "
-                f"{_listed([path.name for path in found.unmatched])}. Name a label file as its image, or with one of "
+                f"{listed([path.name for path in found.unmatched])}. Name a label file as its image, or with one of "
                 f"{', '.join(LABEL_ENDINGS)} after that name."
             )
         )
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def _read(source: Path | Series, pixel_mm: float | None) -> sitk.Image:

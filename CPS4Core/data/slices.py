@@ -26,7 +26,7 @@ from CPS4Core.data.labels import read_labels
 from CPS4Core.data.volumes import read_scan
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Progress, Reporter, Warned
-from CPS4Core.failures import failure_of
+from CPS4Core.failures import failure_of, is_below
 from CPS4Core.files import read_json, write_json
 
 VERSION = 2
@@ -86,7 +86,7 @@ def prepare_slices(
         try:
             prepared[case.name] = _prepare_case(case, settings, folder)
         except Exception as error:  # of one case; the others have their turn
-            if isinstance(error, CPS4Error) and error.path is not None and folder in error.path.parents:
+            if is_below(error, folder):
                 raise  # nor can the others be written
             failure = failure_of(error, case.image)
             report(Warned(f"Left out {case.name}. {failure.path}: {failure.problem} {failure.remedy}"))

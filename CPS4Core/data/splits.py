@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from CPS4Core.data.dataset import Case, DataSet
-from CPS4Core.errors import CPS4Error
+from CPS4Core.errors import CPS4Error, listed
 from CPS4Core.files import read_json, write_json
 
 FILE = "splits.json"
@@ -62,9 +62,8 @@ def say_left_out(split: Split, data_set: DataSet) -> CPS4Error | None:
     names = left_out(split, data_set)
     if not names:
         return None
-    listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
     return CPS4Error(
-        f"{len(names)} cases are in no part of the splits, and are not trained on: {listed}.",
+        f"{len(names)} cases are in no part of the splits, and are not trained on: {listed(names)}.",
         "Remove the file to have all cases split anew, or name them in it.",
         data_set.folder / FILE,
     )
