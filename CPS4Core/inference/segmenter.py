@@ -18,11 +18,11 @@ from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.devices import choose_precision, is_out_of_memory, memory_format, move
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Reporter, Warned, silent
-from CPS4Core.inference.kinds import KindMap, certainty_of, kinds_of, names_of, near_structures, scores_of
 from CPS4Core.model_folder import ModelFolder
 from CPS4Core.naming import Levels
-from CPS4Core.naming.name import name_levels
 from CPS4Core.segmentation.batch_norm import fold_batch_norms
+from CPS4Core.segmentation.counting import Seen, count_levels
+from CPS4Core.segmentation.kinds import KindMap, certainty_of, near_structures, scores_of
 
 T = TypeVar("T")
 OnSlices = Callable[[int, int], None]
@@ -105,7 +105,7 @@ class Segmenter:
     def _as_seen(
         self, grid: SliceGrid, slices: Tensor, cancellation: Cancellation | None, progress: OnSlices
     ) -> SegmentedVolume:
-        def look(logits: Tensor, _: slice) -> tuple[Tensor, ...]:
+        def look(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             near = near_structures(logits)
             certainty, names = logits.movedim(1, -1)[near].float().softmax(1).max(1)
             labels, structures = near.byte(), names != BACKGROUND
@@ -113,30 +113,17 @@ class Segmenter:
             result = grid.labels_from_slices(scores_in(logits), labels)
             return result.cpu(), names[structures].cpu(), certainty[structures].cpu()
 
-        result, labels, certainty = self._look_at_all(slices, look, cancellation, progress)
+        parts = self._look_at_all(slices, look, cancellation, progress)
+        result, labels, certainty = (torch.cat(kept) for kept in zip(*parts, strict=True))
         return SegmentedVolume(grid.to_image(result.numpy()), _mean_by_label(certainty, labels))
 
     def _counted(
         self, grid: SliceGrid, slices: Tensor, cancellation: Cancellation | None, progress: OnSlices
     ) -> SegmentedVolume:
-        def look(logits: Tensor, _: slice) -> tuple[Tensor, ...]:
-            near = near_structures(logits)
-            seen = logits.movedim(1, -1)[near].float()
-            kinds = kinds_of(seen)
-            names = names_of(seen, kinds)
-            votes = seen[names != BACKGROUND].softmax(1)[:, 1:]
-            return near.cpu(), kinds.cpu(), names.cpu(), votes.cpu()
+        seen = Seen.joined(self._look_at_all(slices, Seen.of, cancellation, progress))
+        named, naming = count_levels(seen, grid)
 
-        near, kinds, names, votes = self._look_at_all(slices, look, cancellation, progress)
-        labels, inside = torch.zeros(near.shape, dtype=torch.uint8), torch.zeros_like(near)
-        labels[near] = names
-        grid.crop(inside)[:] = True
-        votes = votes[inside[labels != BACKGROUND]]
-        naming = name_levels(grid.crop(labels).numpy(), grid.spacing_mm, votes.numpy())
-        named = torch.zeros_like(labels)
-        grid.crop(named)[:] = torch.from_numpy(naming.labels)
-
-        kind_map = KindMap(near, kinds)
+        kind_map = KindMap(seen.near, seen.kinds)
         present = torch.bincount(named.flatten(), minlength=NUM_CLASSES) > 0
         result = []
         for start in range(0, len(named), BACK_AT_ONCE):
@@ -154,16 +141,18 @@ class Segmenter:
     def _look_at_all(
         self,
         slices: Tensor,
-        look: Callable[[Tensor, slice], tuple[Tensor, ...]],
+        look: Callable[[Tensor], T],
         cancellation: Cancellation | None,
         progress: OnSlices,
-    ) -> tuple[Tensor, ...]:
-        """Return what ``look`` makes of the logits of all slices."""
-        chunks = []
-        for chunk in self.forward(slices, look, cancellation):
-            chunks.append(chunk)
-            progress(sum(len(labels) for labels, *_ in chunks), len(slices))
-        return tuple(torch.cat(parts) for parts in zip(*chunks, strict=True))
+    ) -> list[T]:
+        """Return what ``look`` makes of the logits of all slices, a few slices at a time."""
+        parts = []
+        for done, part in self.forward(
+            slices, lambda logits, place: (place.stop, look(logits)), cancellation
+        ):
+            parts.append(part)
+            progress(min(done, len(slices)), len(slices))
+        return parts
 
     def slices_at_once(self, slices: Tensor) -> int:
         """Return how many of the slices (n, 1, AP, SI) go through the network together."""

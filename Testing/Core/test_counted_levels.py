@@ -14,7 +14,9 @@ from CPS4Core.config import InputSettings
 from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.events import Artifact, Warned
 from CPS4Core.inference.batch import Task, segment_one
-from CPS4Core.inference.kinds import (
+from CPS4Core.inference.segmenter import Segmenter
+from CPS4Core.model_folder import ModelFolder
+from CPS4Core.segmentation.kinds import (
     BACKGROUND,
     VERTEBRA,
     KindMap,
@@ -24,8 +26,6 @@ from CPS4Core.inference.kinds import (
     near_structures,
     scores_of,
 )
-from CPS4Core.inference.segmenter import Segmenter
-from CPS4Core.model_folder import ModelFolder
 
 SHARPNESS = 6.0
 
