@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 from module_under_test import in_both_versions
-from PySide6 import QtGui
+from PySide6 import QtCore, QtGui
 from SlicerHarness import SlicerHarness
 from SlicerHarness.check_names import check_names, qt_application
 
@@ -430,6 +430,40 @@ def test_slice_view_shows_image_segmentation_and_overlay(slicer_harness, toy, tm
     slicer.util.setSliceViewerLayers(foreground=overlay, foregroundOpacity=0.5)
     mapped = pixels(slicer_harness.render_slice_view(tmp_path / "mapped.png", "Yellow", (200, 200)))
     assert np.ptp(mapped[100, 100]) > 20, "the colour map is over the image"
+
+
+def test_the_mouse_places_points_in_the_views(slicer_harness):
+    slicer, place = slicer_harness.slicer, (2.0, 12.0, 30.0)
+    volume = slicer.util.addVolumeFromArray(np.zeros((60, 40, 20)))
+    slicer_harness.main_window.show()
+    view = slicer.app.layoutManager().sliceWidget("Red")
+    view.mrmlSliceCompositeNode().SetBackgroundVolumeID(volume.GetID())
+    view.mrmlSliceNode().SetOrientationToSagittal()
+    slicer_harness.render_slice_view(slicer_harness.folder / "view.png")
+    view.mrmlSliceNode().JumpSlice(*place)
+    points = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode")
+    points.CreateDefaultDisplayNodes()
+    selection = slicer.app.applicationLogic().GetSelectionNode()
+    interaction = slicer.app.applicationLogic().GetInteractionNode()
+    selection.SetReferenceActivePlaceNodeClassName("vtkMRMLMarkupsFiducialNode")
+    selection.SetReferenceActivePlaceNodeID(points.GetID())
+    told = []
+    points.AddObserver(points.PointPositionDefinedEvent, lambda *_: told.append("defined"))
+    interaction.AddObserver(interaction.EndPlacementEvent, lambda *_: told.append("ended"))
+
+    slicer_harness.click_in_slice_view("Red", place)
+    assert points.GetNumberOfControlPoints() == 0  # no tool is in hand
+    interaction.SwitchToSinglePlaceMode()
+    slicer_harness.click_in_slice_view("Red", place)
+    assert told == ["defined", "ended"]
+    found = [0.0] * 3
+    points.GetNthControlPointPositionWorld(0, found)
+    assert found == pytest.approx(place, abs=0.5)
+
+    interaction.SwitchToSinglePlaceMode()
+    slicer_harness.click_in_slice_view("Red", place, QtCore.Qt.RightButton)
+    assert told == ["defined", "ended", "ended"]
+    assert points.GetNumberOfDefinedControlPoints() == 1
 
 
 def test_panel_and_window_are_photographed(slicer_harness, toy, tmp_path):

@@ -12,7 +12,7 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 import psutil
 import vtk
-from PySide6 import QtCore, QtGui, QtWidgets
+from PySide6 import QtCore, QtGui, QtTest, QtWidgets
 
 from .dark_style import dark_palette
 from .dialogs import Dialogs
@@ -178,6 +178,35 @@ class SlicerHarness:
         view.resetFocalPoint()
         view.forceRender()
         return self._write_view(view, path)
+
+    def click_in_slice_view(
+        self, name: str, ras: tuple[float, float, float], button: QtCore.Qt.MouseButton = QtCore.Qt.LeftButton
+    ) -> None:
+        """Moves the mouse in a slice view to where a point of the patient lies, RAS, mm, and clicks there."""
+        widget = self._installation.app.layoutManager().sliceWidget(name)
+        view = widget.sliceView()
+        view.forceRender()
+        to_view = vtk.vtkMatrix4x4()
+        vtk.vtkMatrix4x4.Invert(widget.mrmlSliceNode().GetXYToRAS(), to_view)
+        x, y = to_view.MultiplyPoint((*ras, 1.0))[:2]
+        place = QtCore.QPointF(round(x), view.height - 1 - round(y))
+        QtGui.QCursor.setPos(view.mapToGlobal(place.toPoint()))
+        for kind, pressed, held in (
+            (QtCore.QEvent.MouseMove, QtCore.Qt.NoButton, QtCore.Qt.NoButton),
+            (QtCore.QEvent.MouseButtonPress, button, button),
+            (QtCore.QEvent.MouseButtonRelease, button, QtCore.Qt.NoButton),
+        ):
+            event = QtGui.QMouseEvent(
+                kind, place, view.mapToGlobal(place), pressed, held, QtCore.Qt.NoModifier
+            )
+            self.qt_application.sendEvent(view, event)
+        self.process_events()
+
+    def press_key(self, key: QtCore.Qt.Key) -> None:
+        """Presses a key in the main window."""
+        self.main_window.activateWindow()
+        QtTest.QTest.keyClick(self.main_window, key)
+        self.process_events()
 
     def _write_view(self, view: ctkVTKAbstractView, path: Path | str) -> Path:
         _write(grab(view.renderWindow()), path)

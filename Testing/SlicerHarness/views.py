@@ -1,7 +1,8 @@
 """Slicer's slice, 3D and plot views: its own logics and displayable managers, rendered off screen.
 
 Slicer's view widgets draw through OpenGL into their window. Here VTK renders off screen, and the widget paints the
-image, so that a photograph of the main window shows the views too.
+image, so that a photograph of the main window shows the views too. The mouse goes the way it goes in Slicer: from Qt
+to VTK's interactor, and from there by Slicer's interactor style to the displayable manager that wants it.
 """
 
 import xml.etree.ElementTree as ElementTree
@@ -98,6 +99,32 @@ class ctkVTKAbstractView(_RenderedWidget):
     def scheduleRender(self) -> None:
         self.update()
 
+    def enterEvent(self, event: QtGui.QEnterEvent) -> None:
+        self._interactor.InvokeEvent("EnterEvent")
+
+    def leaveEvent(self, event: QtCore.QEvent) -> None:
+        self._interactor.InvokeEvent("LeaveEvent")
+
+    def mouseMoveEvent(self, event: QtGui.QMouseEvent) -> None:
+        self._pass_on(event, "MouseMoveEvent")
+
+    def mousePressEvent(self, event: QtGui.QMouseEvent) -> None:
+        self._pass_on(event, f"{event.button().name}PressEvent")
+
+    def mouseReleaseEvent(self, event: QtGui.QMouseEvent) -> None:
+        self._pass_on(event, f"{event.button().name}ReleaseEvent")
+
+    def _pass_on(self, event: QtGui.QMouseEvent, name: str) -> None:
+        place, held = event.position(), event.modifiers()
+        self._interactor.SetEventInformation(
+            round(place.x()),
+            self.height - 1 - round(place.y()),  # VTK counts from below
+            bool(held & QtNamespace.ControlModifier),
+            bool(held & QtNamespace.ShiftModifier),
+        )
+        self._interactor.InvokeEvent(name)
+        event.accept()
+
     def _manage(self, factory_class: type, names: tuple[str, ...], application: Any, node: Any) -> None:
         factory = factory_class.GetInstance()
         factory.SetMRMLApplicationLogic(application)
@@ -109,11 +136,20 @@ class ctkVTKAbstractView(_RenderedWidget):
         self._managers.Initialize(factory, self._renderer)
         self._managers.SetMRMLDisplayableNode(node)
 
+    def _listen(self, style: Any) -> None:
+        """Let Slicer's interactor style hand the mouse's events to the displayable managers."""
+        self.setMouseTracking(True)
+        self._interactor.SetInteractorStyle(vtk.vtkInteractorStyleUser())
+        self._style = style
+        self._style.SetDisplayableManagers(self._managers)
+        self._style.SetInteractor(self._interactor)
+
     def _manager(self, name: str) -> Any:
         return self._managers.GetDisplayableManagerByClassName(name)
 
     def _release(self) -> None:
-        self._managers = None
+        self._style.SetInteractor(None)
+        self._style = self._managers = None
         super()._release()
 
 
@@ -133,6 +169,9 @@ class qMRMLSliceView(ctkVTKAbstractView):
         self._renderer.AddViewProp(self._image)
         factory = slicer_core.vtkMRMLSliceViewDisplayableManagerFactory
         self._manage(factory, SLICE_MANAGERS, application, logic.GetSliceNode())
+        style = slicer_core.vtkMRMLSliceViewInteractorStyle()
+        style.SetSliceLogic(logic)
+        self._listen(style)
 
     displayableManagerByClassName = ctkVTKAbstractView._manager
 
@@ -240,6 +279,7 @@ class qMRMLThreeDView(ctkVTKAbstractView):
         self._renderer.GradientBackgroundOn()
         factory = slicer_core.vtkMRMLThreeDViewDisplayableManagerFactory
         self._manage(factory, THREE_D_MANAGERS, application, logic.GetViewNode())
+        self._listen(slicer_core.vtkMRMLThreeDViewInteractorStyle())
 
     displayableManagerByClassName = ctkVTKAbstractView._manager
 
