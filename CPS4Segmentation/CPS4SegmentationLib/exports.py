@@ -34,7 +34,6 @@ from CPS4SegmentationLib.segmentations import (
 COLUMNS = (
     "structure",
     "volume (ml)",
-    "mean height (mm)",
     "confidence",
     "network",
     "teacher",
@@ -190,7 +189,7 @@ def _rows(findings: list[Finding], spine: Spine) -> list[tuple[str, ...]]:
 
 def _row(finding: Finding) -> tuple[str, ...]:
     agreement = (finding.agreement.get(name, math.nan) for name in AGREEMENT)
-    numbers = (finding.volume_ml, finding.height_mm, finding.confidence, *agreement)
+    numbers = (finding.volume_ml, finding.confidence, *agreement)
     return (finding.name, *("" if math.isnan(x) else f"{x:.3f}" for x in numbers), ", ".join(finding.flags))
 
 

@@ -26,8 +26,6 @@ class Finding:
 
     name: str
     volume_ml: float = math.nan
-    height_mm: float = math.nan
-    """Volume over footprint: its mean extent along the axis nearest the patient's head-to-feet axis."""
     agreement: Mapping[str, float] = field(default_factory=dict)
     """What speaks for it, each 0 to 1: ``network`` is the mean probability, ``teacher`` the Dice with the teacher's
     structure, ``prompts`` the share that the class prompts call the same. Empty if the engine did not make it."""
@@ -51,18 +49,15 @@ def measure(mask: np.ndarray, ijk_to_ras: np.ndarray) -> Finding:
         ijk_to_ras: 4 x 4.
 
     Returns:
-        Volume, mean height and centre; the name is empty.
+        Volume and centre; the name is empty.
     """
     places = np.argwhere(mask)[:, ::-1]
     finding = Finding("")
     if not len(places):
-        finding.volume_ml = finding.height_mm = 0.0
+        finding.volume_ml = 0.0
         return finding
     directions = np.asarray(ijk_to_ras)[:3, :3]
     finding.volume_ml = len(places) * abs(float(np.linalg.det(directions))) / 1000
-    upright = int(np.abs(directions[2] / np.linalg.norm(directions, axis=0)).argmax())
-    footprint = len(np.unique(np.delete(places, upright, axis=1), axis=0))
-    finding.height_mm = len(places) / footprint * float(np.linalg.norm(directions[:, upright]))
     centre = np.asarray(ijk_to_ras) @ np.append(places.mean(0), 1.0)
     finding.centre = (float(centre[0]), float(centre[1]), float(centre[2]))
     return finding

@@ -22,7 +22,7 @@ from CPS4SegmentationLib.panel import Panel, fit_to_contents
 from CPS4SegmentationLib.review import Finding
 from CPS4SegmentationLib.segmentations import BINARY, agreement_of, examine, segments, source_volume
 
-STRUCTURE, VOLUME, HEIGHT, CONFIDENCE, FLAGS = range(5)
+STRUCTURE, VOLUME, CONFIDENCE, FLAGS = range(4)
 NO_SPINE = Spine({}, {}, math.nan)
 MEASURES = slice(2, 9)
 """The columns of a row of measures that the table shows beside the name: heights, angles, index, slip."""
@@ -240,7 +240,6 @@ class ReviewPanel(Panel):
             texts = (
                 finding.name,
                 _number(finding.volume_ml, 1),
-                _number(finding.height_mm, 1),
                 _number(finding.confidence, 2),
                 ", ".join(self._words[flag] for flag in finding.flags),
             )

@@ -107,7 +107,7 @@ def test_nothing_is_cut_off_in_a_narrow_panel(used):
     table = used.panel("review").ui.structureTable
     used.harness.process_events()
     assert not table.horizontalScrollBar().isVisible()
-    flags, margins = 4, 8  # what to look at: its words stand below each other, and each must fit
+    flags, margins = 3, 8  # what to look at: its words stand below each other, and each must fit
     bar = table.verticalScrollBar()
     available = table.columnWidth(flags) - margins - (0 if bar.isVisible() else bar.sizeHint.width())
     for word in {word for text in used.widget.review._words.values() for word in text.split()}:

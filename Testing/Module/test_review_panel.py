@@ -45,7 +45,7 @@ def segmentation_of(module, names=LEVELS, masks=None):
 
 def rows(panel):
     table = panel.ui.structureTable
-    return [[table.item(row, column).text() for column in range(5)] for row in range(table.rowCount)]
+    return [[table.item(row, column).text() for column in range(4)] for row in range(table.rowCount)]
 
 
 def pick(panel, name):
@@ -53,12 +53,11 @@ def pick(panel, name):
     panel.ui.structureTable.setCurrentCell(row, 0)
 
 
-def test_volume_height_and_centre_by_hand(module):
+def test_volume_and_centre_by_hand(module):
     panel, _ = segmentation_of(module)
     assert {row[0] for row in rows(panel)} == set(LEVELS)
     for row in rows(panel):  # blocks of 10 x 10 x 8 voxels of 1 x 1 x 4 mm
         assert float(row[1]) == pytest.approx(10 * 10 * 8 * 4 / 1000, abs=0.05)
-        assert float(row[2]) == pytest.approx(10.0, abs=0.05)
     assert "Nothing conspicuous" in panel.ui.summaryLabel.text
     pick(panel, "L1")
     jumped = module.slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode().GetSliceToRAS()
@@ -73,14 +72,14 @@ def test_what_is_wrong_stands_at_the_top(module):
     masks["T12/L1"] = masks["T12/L1"] * (np.arange(12) < 5)  # one-sided
     masks["L1/L2"] = masks["L1/L2"] * (np.arange(30)[:, None] < 11)  # too small
     panel, _ = segmentation_of(module, masks=masks)
-    flags = {row[0]: row[4] for row in rows(panel)}
+    flags = {row[0]: row[3] for row in rows(panel)}
     assert flags["L1"] == "missing"
     assert "out of order" in flags["L2"]
     assert "out of order" in flags["L3"]
     assert "one side" in flags["T12/L1"]
     assert "too small" in flags["L1/L2"]
     assert flags["T12"] == ""
-    flagged = [bool(row[4]) for row in rows(panel)]
+    flagged = [bool(row[3]) for row in rows(panel)]
     assert flagged == sorted(flagged, reverse=True)
     assert f"{sum(flagged)} to look at" in panel.ui.summaryLabel.text
 
@@ -93,7 +92,7 @@ def test_an_engine_result_has_confidence(module):
     assert panel.segmentation is node
     found = [row for row in rows(panel) if row[1]]
     assert found
-    assert all(0 < float(row[3]) <= 1 for row in found)
+    assert all(0 < float(row[2]) <= 1 for row in found)
 
 
 def test_all_levels_shift_and_undo_brings_them_back(module):
@@ -193,14 +192,14 @@ def test_undo_of_a_name_keeps_what_was_painted_since(module):
 
 def test_a_deleted_structure_comes_back_with_its_voxels(module):
     panel, node = segmentation_of(module)
-    before = {row[0]: row[1:4] for row in rows(panel)}
+    before = {row[0]: row[1:3] for row in rows(panel)}
     pick(panel, "L1")
     panel.ui.deleteButton.click()
     assert "L1" not in names_of(node)
-    assert {row[0]: row[4] for row in rows(panel)}["L1"] == "missing"
+    assert {row[0]: row[3] for row in rows(panel)}["L1"] == "missing"
     panel.ui.undoButton.click()
     assert names_of(node) == LEVELS
-    assert {row[0]: row[1:4] for row in rows(panel)} == before
+    assert {row[0]: row[1:3] for row in rows(panel)} == before
 
 
 def test_an_edit_elsewhere_is_measured_again(module):
