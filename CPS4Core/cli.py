@@ -288,7 +288,11 @@ def table1(
         bool, typer.Option(help="Also the ablation of Fig. 4a, at the smallest ratio.")
     ] = True,
     only_plan: Annotated[bool, typer.Option("--plan", help="Only say what it will take and needs.")] = False,
-    preset: PresetOption = "paper",
+    start: Annotated[
+        str | None,
+        typer.Option(help="Model folder whose network and encoders every system begins with, or `base`."),
+    ] = None,
+    preset: RunPresetOption = None,
     changes: SetOption = [],  # noqa: B006
     device: DeviceOption = "auto",
     cache: CacheOption = None,
@@ -302,8 +306,19 @@ def table1(
         from CPS4Core.table1.run import Table
 
         trainings = plan(system, ratio or RATIOS, seed or SEEDS, ablation)
-        where = choose_device(device)
-        table = Table(data, output, trainings, preset, changes, where, report, cancellation, cache)
+        begun = None if start is None else model_path(start)
+        table = Table(
+            data,
+            output,
+            trainings,
+            _preset(preset, begun),
+            changes,
+            choose_device(device),
+            report,
+            cancellation,
+            cache,
+            begun,
+        )
         outlook = table.outlook()
         if not events:
             sys.stdout.write(outlook.text())

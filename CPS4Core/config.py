@@ -1,4 +1,4 @@
-"""Typed, validated settings of both training stages, and the presets ``paper`` and ``small``.
+"""Typed, validated settings of both training stages, and the presets ``paper``, ``small`` and ``base``.
 
 Every choice that the paper leaves open is a field here; its default is the preset ``paper``. Field names are
 what ``--set`` takes on the command line: ``--set train.presence_gate=true``.
@@ -164,6 +164,11 @@ class TrainSettings(Group):
     own threshold, since the attention of one class is not calibrated with that of another."""
     unmapped: Literal["background", "ignore"] = "background"
     """What eq. 6 says where no text map is set, that of the background neither."""
+    count_every: int = Field(default=0, ge=0)
+    """Epochs between two countings of the levels of the unlabelled volumes, by teacher and text together; the counted
+    labels then stand for the text maps in eq. 6 and 7. 0: the text maps themselves, pixel by pixel."""
+    two_views: bool = False
+    """The student sees the unlabelled slices changed in intensity too, the teacher and the text in place alone."""
     presence_gate: bool = False
     """Drop the text map of a class that the gate holds to be absent from the slice."""
     presence_threshold: float = Field(default=0.5, ge=0.0, le=1.0)
@@ -278,8 +283,42 @@ BASE = Settings(
         dimension=128,
         centre_prompts=True,
     ),
-    pretrain=PretrainSettings(absent_classes=True, mask_coverage="share"),
-    train=TrainSettings(widths=(16, 32, 64, 128, 192, 256)),
+    # Names must come from the anatomy: its place, size and grey values are not those of the next hospital.
+    augment=AugmentSettings(
+        rotation_degrees=10.0,
+        shift=0.15,
+        contrast_probability=0.5,
+        scale=0.15,
+        gamma=0.5,
+        bias=0.2,
+        blur=1.0,
+    ),
+    pretrain=PretrainSettings(
+        absent_classes=True,
+        mask_coverage="share",
+        learning_rate=2e-4,
+        text_learning_rate=0,
+        epochs=20,
+        batch=8,
+        schedule="cosine",
+        warm_up=0.1,
+    ),
+    train=TrainSettings(
+        widths=(16, 32, 64, 128, 192, 256),
+        learning_rate=5e-4,
+        schedule="cosine",
+        batch=4,
+        epochs=20,
+        steps_per_epoch=50,
+        validate_every=5,
+        dice_share=0.5,
+        teacher_weight=0.1,
+        unmapped="ignore",
+        merged_by="over_threshold",
+        confidence=0.7,
+        count_every=5,
+        two_views=True,
+    ),
 )
 
 PRESETS: dict[str, Settings] = {"paper": PAPER, "small": SMALL, "base": BASE}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import SimpleITK as sitk
 
 from CPS4Core.class_table import HEAD_TO_TAIL, find_label, short_name
 
@@ -28,6 +29,22 @@ def spine(highest: str = "T11", lowest: str = "S") -> list[Drawn]:
     """Return the structures from one to another, head to tail, under their right names."""
     first, last = (HEAD_TO_TAIL.index(find_label(name)) for name in (highest, lowest))
     return [Drawn(short_name(label), label) for label in HEAD_TO_TAIL[first : last + 1]]
+
+
+def image_of(labels: np.ndarray) -> sitk.Image:
+    """Return labels (slices, AP, SI) as a volume whose columns run down, rows back and slices to the left."""
+    image = sitk.GetImageFromArray(labels)
+    image.SetSpacing(SPACING[::-1])
+    image.SetDirection((0, 0, 1, 0, 1, 0, -1, 0, 0))
+    return image
+
+
+def wrong_by_one(structures: Sequence[Drawn]) -> list[Drawn]:
+    """Return the structures with every vertebra under the name of the next above."""
+    return [
+        replace(drawn, label=drawn.label + (drawn.name not in ("S", "T11") and "/" not in drawn.name))
+        for drawn in structures
+    ]
 
 
 def draw(

@@ -39,6 +39,11 @@ class Augmentation:
     """Standard deviation of a Gaussian filter in pixels, shape (slices,)."""
 
     @property
+    def of_place(self) -> Augmentation:
+        """The same change without that of intensities."""
+        return Augmentation(self.grid, torch.ones_like(self.contrast))
+
+    @property
     def inside(self) -> Tensor:
         """Which output pixels come from within the slice, bool, shape (slices, H, W)."""
         return (self.grid.abs() <= 1).all(-1)

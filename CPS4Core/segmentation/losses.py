@@ -26,6 +26,12 @@ def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) 
     return (per_pixel.sum((1, 2)) / known).mean()
 
 
+def one_hot_where_known(labels: Tensor, classes: int) -> Tensor:
+    """Return labels (images, H, W) as float32 (images, classes, H, W), zero in all classes where ``IGNORE``."""
+    known = labels != IGNORE
+    return (F.one_hot(labels * known, classes) * known[..., None]).movedim(-1, 1).float()
+
+
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Return one minus the Dice of softmax and labels over the batch of all processes, mean over all classes.
 
@@ -34,7 +40,7 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
         target: labels, int64, shape (images, H, W), ``IGNORE`` where unknown.
     """
     known = (target != IGNORE).unsqueeze(1)
-    truth = F.one_hot(target * known.squeeze(1), logits.shape[1]).movedim(-1, 1) * known
+    truth = one_hot_where_known(target, logits.shape[1])
     probabilities = logits.float().softmax(1) * known
     return dice_distance(probabilities, truth, of_all_processes=True)
 

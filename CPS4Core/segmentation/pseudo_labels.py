@@ -59,9 +59,14 @@ def keep_confident(target: Tensor, certainty: Tensor, least: float) -> Tensor:
     Returns:
         The target; where the certainty is below ``least``, ``IGNORE`` or zero weights.
     """
-    if target.ndim == certainty.ndim:
-        return target * (certainty.amax(-3, keepdim=True) >= least)
-    return target.masked_fill(certainty.gather(-3, target.unsqueeze(-3)).squeeze(-3) < least, IGNORE)
+    if target.is_floating_point():
+        return leave_out(target, certainty.amax(-3) < least)
+    return leave_out(target, certainty.gather(-3, target.unsqueeze(-3)).squeeze(-3) < least)
+
+
+def leave_out(target: Tensor, where: Tensor) -> Tensor:
+    """Return a target, labels or class weights, that says nothing ``where``, bool, shape (..., H, W)."""
+    return target * ~where.unsqueeze(-3) if target.is_floating_point() else target.masked_fill(where, IGNORE)
 
 
 def ramp(progress: float, length: float) -> float:

@@ -24,6 +24,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from CPS4Core.cancellation import Cancellation
+from CPS4Core.card import ENCODERS, NETWORK
 from CPS4Core.config import Settings
 from CPS4Core.data.dataset import DataSet, open_data_set
 from CPS4Core.data.labels import read_labels
@@ -34,9 +35,10 @@ from CPS4Core.events import Artifact, Event, Finished, Progress, Reporter
 from CPS4Core.files import read_json, write_json
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import ModelFolder
+from CPS4Core.naming import LEVELS
 from CPS4Core.table1.outlook import Outlook, look_ahead
 from CPS4Core.table1.plan import Training
-from CPS4Core.table1.report import write_report
+from CPS4Core.table1.report import COUNTED, write_report
 from CPS4Core.training.pretrain import pretrain
 from CPS4Core.training.train import train
 
@@ -58,6 +60,7 @@ class Table:
         report: receives the events.
         cancellation: tells when to stop.
         cache: where prepared slices are kept; the data set's folder ``preprocessed`` if None.
+        start: model whose encoders and network every system begins with; new ones if None.
 
     Raises:
         CPS4Error: if the data set or the settings are not usable, or ``output`` holds a table of other ones.
@@ -74,6 +77,7 @@ class Table:
         report: Reporter,
         cancellation: Cancellation,
         cache: Path | None = None,
+        start: Path | None = None,
     ):
         self.data_set: DataSet = open_data_set(data_set)
         self.output = Path(output)
@@ -85,7 +89,12 @@ class Table:
         self.report = report
         self.cancellation = cancellation
         self.cache = cache
-        self._claim({"data": str(Path(data_set).resolve()), "preset": preset, "changes": list(changes)})
+        self.start = start
+        identity = {"data": str(Path(data_set).resolve()), "preset": preset, "changes": list(changes)}
+        if start is not None:
+            begun = ModelFolder.open(start)
+            identity["start"] = [begun.sha256(part) for part in (NETWORK, ENCODERS) if begun.has(part)]
+        self._claim(identity)
 
     def left(self) -> list[Training]:
         """Return the trainings that are not finished."""
@@ -133,6 +142,7 @@ class Table:
             "report": self._pass_on,
             "cancellation": self.cancellation,
             "cache": self.cache,
+            "start": self.start,
         }
         encoders = None
         if training.encoders is not None:
@@ -155,8 +165,13 @@ class Table:
                 continue
             image = read_image(case.image)
             truth = sitk.GetArrayFromImage(read_labels(case.label, like=image))
-            found = sitk.GetArrayFromImage(segmenter.segment(image, cancellation=self.cancellation).labels)
-            rows.append({"case": case.name, **case_scores(found, truth)})
+            row: dict[str, Any] = {"case": case.name}
+            for levels in LEVELS:
+                prefix = COUNTED if levels == "counted" else ""
+                found = segmenter.segment(image, levels=levels, cancellation=self.cancellation).labels
+                scores = case_scores(sitk.GetArrayFromImage(found), truth)
+                row |= {prefix + name: value for name, value in scores.items()}
+            rows.append(row)
         return rows
 
     def _scores(self, training: Training) -> Path:
@@ -189,7 +204,8 @@ class Table:
             write_json(path, identity)
             return
         before = read_json(path)
-        if different := [name for name, value in identity.items() if before.get(name) != value]:
+        names = {**before, **identity}
+        if different := [name for name in names if before.get(name) != identity.get(name)]:
             raise CPS4Error(
                 f"The folder holds another table: its {' and '.join(different)} differ.",
                 "Choose another output folder, or repeat the command that began it.",

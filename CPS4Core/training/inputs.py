@@ -16,10 +16,12 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from CPS4Core.cancellation import Cancellation
-from CPS4Core.config import Settings
+from CPS4Core.config import InputSettings, Settings
 from CPS4Core.data.dataset import open_data_set
+from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.data.slices import SliceStore, prepare_slices
 from CPS4Core.data.splits import Split, say_left_out, split_for_ratio
+from CPS4Core.data.volumes import read_scan
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Reporter, Warned, silent
 from CPS4Core.figures import fullest_slice, overlay
@@ -48,6 +50,12 @@ class TrainingInputs:
     split: Split
     store: SliceStore
     ratio: float
+    scans: Mapping[str, Path]
+    """The image file of each case."""
+
+    def grid(self, case: str, settings: InputSettings) -> SliceGrid:
+        """Return where the prepared slices of a case lie in its scan."""
+        return SliceGrid.of(read_scan(self.scans[case]), settings)
 
     @property
     def validation_cases(self) -> list[str]:
@@ -116,4 +124,4 @@ def open_inputs(
         store = prepare_slices(cases, settings.input, folder, quiet, cancellation)
     if not store.slices_of(split.labelled):
         raise CPS4Error("No labelled case could be read.", "See the warnings above for each file.", data_set)
-    return TrainingInputs(split, store, ratio)
+    return TrainingInputs(split, store, ratio, {case.name: case.image for case in cases})

@@ -80,7 +80,12 @@ class TrainingLoop:
                 self._check_finite()
                 self._save()
                 raise Cancelled
-            terms = self._train_step(loaded)
+            try:
+                terms = self._train_step(loaded)
+            except Cancelled:  # before anything of the step has changed
+                self._check_finite()
+                self._save()
+                raise
             self.step += 1
             self.stage.after_step(self.step)
             self._tell(terms, started, first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from CPS4Core.segmentation.methods.method import Batch, Method, TextTargets
 from CPS4Core.size_limit import SizeLimit
 from CPS4Core.systems import find_method
 from CPS4Core.training.batches import to_device
+from CPS4Core.training.counted_text import LevelCounter, counted_targets
 from CPS4Core.training.inputs import TrainingInputs
 from CPS4Core.training.map_store import MapStore, StoredMaps
 from CPS4Core.training.rates import cosine_schedule
@@ -42,9 +44,11 @@ class LoadedSlices:
     unlabelled: Tensor | None
     """x_u, standardised, shape (n, 1, H, W); None for a method without."""
     maps: StoredMaps | None
-    """Of x_u; None for a method without text."""
+    """Of x_u; None for a method without text, or where levels are counted."""
     place: int
     """Of the first slice (see ``Stage.first_place``)."""
+    chosen: tuple[tuple[str, int], ...] = ()
+    """Case and number of each unlabelled slice."""
 
 
 class SegmentationStage(Stage[LoadedSlices, Batch]):
@@ -76,7 +80,9 @@ class SegmentationStage(Stage[LoadedSlices, Batch]):
         self.inputs = inputs
         self.encoders = encoders
         self.maps = maps
+        self.begun = start is not None
         self.trust = None if maps is None else trust_in(maps, inputs, settings)
+        self.counter = None if maps is None or not train.count_every else LevelCounter(run, inputs, maps)
         labelled, unlabelled = map(inputs.store.slices_of, (inputs.split.labelled, inputs.split.unlabelled))
         method = find_method(train.method).load()
         self.labelled = EndlessShuffle(labelled, [settings.seed, 2])
@@ -112,27 +118,50 @@ class SegmentationStage(Stage[LoadedSlices, Batch]):
         labelled = self.labelled.take(place, self.share)
         x_l, y_g = self.inputs.images(labelled), self.inputs.labels(labelled)
         x_u = maps = None
+        unlabelled: Sequence[tuple[str, int]] = ()
         if self.unlabelled is not None:
             unlabelled = self.unlabelled.take(place, self.share)
             x_u = self.inputs.images(unlabelled)
-            maps = None if self.maps is None else self.maps.stacked(unlabelled)
-        return LoadedSlices(x_l, y_g, x_u, maps, place)
+            maps = None if self.maps is None or self.counter else self.maps.stacked(unlabelled)
+        return LoadedSlices(x_l, y_g, x_u, maps, place, tuple(unlabelled))
 
     def prepare(self, loaded: LoadedSlices, step: int) -> Batch:
         """Augment the slices, and their text maps with them."""
         slices = to_device(loaded, self.device)
         change_l, change_u = (self.draw_changes(loaded.place, stream) for stream in (21, 22))
-        x_l, x_u = change_l.images(slices.labelled), slices.unlabelled
+        x_l, x_u = self._seen(slices.labelled, change_l), slices.unlabelled
+        two_views = self.settings.train.two_views
+        if self.counter is not None:
+            self._count(self.counter, step)
         return Batch(
-            labelled=x_l.contiguous(memory_format=self.layout),
+            labelled=x_l,
             labels=change_l.labels(slices.labels),
-            unlabelled=x_l[:0] if x_u is None else change_u.images(x_u).contiguous(memory_format=self.layout),
-            text_targets=self._text_targets(slices.maps, change_u),
+            unlabelled=x_l[:0]
+            if x_u is None
+            else self._seen(x_u, change_u.of_place if two_views else change_u),
+            strong=self._seen(x_u, change_u) if two_views and x_u is not None else None,
+            text_targets=self._text_targets(slices, change_u),
             progress=step / self.total_steps,
         )
 
-    def _text_targets(self, stored: StoredMaps | None, change: Augmentation) -> TextTargets | None:
+    def _seen(self, images: Tensor, change: Augmentation) -> Tensor:
+        return change.images(images).contiguous(memory_format=self.layout)
+
+    def _count(self, counter: LevelCounter, step: int) -> None:
+        """Count the levels of the unlabelled volumes if it is time to."""
+        number = step // (self.settings.train.count_every * self.steps_per_epoch)
+        if counter.number == number:
+            return
+        self.module.network.eval()
+        counter.count(number, self.module.network if number or self.begun else None)
+        self.module.train()
+
+    def _text_targets(self, slices: LoadedSlices, change: Augmentation) -> TextTargets | None:
         """Return what the text maps of the unlabelled slices (eq. 3) say, as far as they are trusted."""
+        if self.counter is not None:
+            labels = self.counter.labels(slices.chosen).to(self.device)
+            return counted_targets(change.labels(labels))
+        stored = slices.maps
         if stored is None or self.trust is None:
             return None
         maps = text_maps(

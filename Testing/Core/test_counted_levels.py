@@ -1,12 +1,10 @@
 """Segmenting with counted levels: kinds before names, on the volume's own grid, with the doubts told."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from made_up_spines import SPACING, draw, spine
+from made_up_spines import SPACING, draw, image_of, spine, wrong_by_one
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.class_table import find_label
@@ -28,22 +26,6 @@ from CPS4Core.segmentation.kinds import (
 )
 
 SHARPNESS = 6.0
-
-
-def image_of(labels: np.ndarray) -> sitk.Image:
-    """Return labels (slices, AP, SI) as a volume whose columns run down, rows back and slices to the left."""
-    image = sitk.GetImageFromArray(labels)
-    image.SetSpacing(SPACING[::-1])
-    image.SetDirection((0, 0, 1, 0, 1, 0, -1, 0, 0))
-    return image
-
-
-def wrong_by_one(structures):
-    """Return the structures with every vertebra under the name of the next above."""
-    return [
-        replace(drawn, label=drawn.label + (drawn.name not in ("S", "T11") and "/" not in drawn.name))
-        for drawn in structures
-    ]
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from CPS4Core.class_table import IGNORE
 from CPS4Core.segmentation.losses import cross_entropy
 from CPS4Core.segmentation.methods.method import Batch, TaughtMethod
-from CPS4Core.segmentation.pseudo_labels import enhance, keep_confident, ramp
+from CPS4Core.segmentation.pseudo_labels import enhance, keep_confident, leave_out, ramp
 
 
 class CPS4(TaughtMethod):
@@ -20,6 +21,8 @@ class CPS4(TaughtMethod):
         if self.settings.confidence:
             certainty = torch.maximum(z_t.softmax(1), text.certainty)
             target = keep_confident(target, certainty, self.settings.confidence)
+        if self.settings.count_every:  # the teacher has been asked, when the levels were counted
+            target = leave_out(target, text.labels == IGNORE)
 
         supervised = self.supervised_loss(y_l, batch.labels)  # eq. 5
         semi_text = cross_entropy(y_s, text.labels, text.trust)  # eq. 6

@@ -37,11 +37,13 @@ class Batch:
     labels: Tensor
     """y_g, int64, ``IGNORE`` where unknown, shape (n, H, W)."""
     unlabelled: Tensor
-    """x_u, standardised, shape (m, 1, H, W)."""
+    """x_u, standardised, shape (m, 1, H, W): as the teacher and the text see it."""
     text_targets: TextTargets | None = None
     """Of x_u; None for a method without text."""
     progress: float = 0.0
     """Share of the training done, 0 to 1."""
+    strong: Tensor | None = None
+    """x_u as the student sees it, of the same shape and place; None: the same."""
 
     @property
     def text(self) -> TextTargets:
@@ -86,9 +88,8 @@ class Method(nn.Module):
 
     def student_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return y_l and y_s, the student's logits of the labelled and the unlabelled slices (eq. 4), in one pass."""
-        y_l, y_s = self.student(torch.cat([batch.labelled, batch.unlabelled])).tensor_split(
-            [len(batch.labelled)]
-        )
+        x_u = batch.unlabelled if batch.strong is None else batch.strong
+        y_l, y_s = self.student(torch.cat([batch.labelled, x_u])).tensor_split([len(batch.labelled)])
         return y_l, y_s
 
     def supervised_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
