@@ -53,23 +53,43 @@ def attention_panel(image: np.ndarray, panels: Sequence[PromptPanel]) -> bytes:
     kinds = ["truth"] if any(panel.truth is not None for panel in panels) else []
     kinds += ["attention", "binary"]
     groups = [panels[k : k + PROMPTS_IN_A_ROW] for k in range(0, len(panels), PROMPTS_IN_A_ROW)]
-    columns = max(len(group) for group in groups)
+    return _rows_of_panels(image, [[(kind, kind, group) for kind in kinds] for group in groups])
+
+
+def compared_attention(image: np.ndarray, systems: Mapping[str, Sequence[PromptPanel]]) -> bytes:
+    """Return the paper's Fig. 5: for each prompt the truth, and below it the attention of each system.
+
+    Args:
+        image: the slice, standardised.
+        systems: title -> one panel a prompt, the same prompts in all.
+    """
+    first = next(iter(systems.values()))
+    rows = [("truth", "truth", first), *((title, "attention", panels) for title, panels in systems.items())]
+    return _rows_of_panels(image, [rows])
+
+
+def _rows_of_panels(
+    image: np.ndarray, groups: Sequence[Sequence[tuple[str, str, Sequence[PromptPanel]]]]
+) -> bytes:
+    """Return a figure of groups of rows, each with its title, what is drawn of its panels, and these."""
+    rows = len(groups[0])
+    columns = max(len(panels) for group in groups for *_, panels in group)
     height = image.shape[1] / image.shape[0]
-    figure = _figure(1.15 * columns + 0.6, (1.1 * height * len(kinds) + 0.4) * len(groups))
-    axes = figure.subplots(len(groups) * len(kinds), columns, squeeze=False)
+    figure = _figure(1.15 * columns + 0.6, (1.1 * height * rows + 0.4) * len(groups))
+    axes = figure.subplots(len(groups) * rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for number, group in enumerate(groups):
-        for row, kind in enumerate(kinds):
-            for column, panel in enumerate(group):
-                axis = axes[number * len(kinds) + row, column]
+        for row, (title, kind, panels) in enumerate(group):
+            here = axes[number * rows + row]
+            for axis, panel in zip(here, panels, strict=False):
                 _show(axis, image)
                 _draw_panel(axis, panel, kind)
                 if row == 0:
                     axis.set_title(panel.title, color=INK, fontsize=9)
-            axes[number * len(kinds) + row, 0].text(
-                -0.06, 0.5, kind, color=MUTED, fontsize=8, rotation=90, va="center", ha="right",
-                transform=axes[number * len(kinds) + row, 0].transAxes,
+            here[0].text(
+                -0.06, 0.5, title, color=MUTED, fontsize=8, rotation=90, va="center", ha="right",
+                transform=here[0].transAxes,
             )  # fmt: skip
     return _png(figure)
 

@@ -19,6 +19,18 @@ def draw_panel(
     The slice is the middle one, or with ``labels`` (slices, AP, SI) the one that shows most structures.
     """
     k = len(volume.slices) // 2 if labels is None else fullest_slice(labels)
+    panels = prompt_panels(mapper, volume, prompts, k, labels)
+    return attention_panel(volume.grid.crop(volume.slices[k]), panels)
+
+
+def prompt_panels(
+    mapper: AttentionMapper,
+    volume: EncodedVolume,
+    prompts: Sequence[str],
+    k: int,
+    labels: np.ndarray | None = None,
+) -> list[PromptPanel]:
+    """Return what each of ``prompts`` attends to in slice ``k``; ``labels`` as for ``draw_panel``."""
     crop = volume.grid.crop
     panels = []
     for text in prompts:
@@ -27,4 +39,4 @@ def draw_panel(
         truth = None if labels is None or label is None else crop(labels[k] == label)
         title = text if label is None else short_name(label)
         panels.append(PromptPanel(title, crop(attention), crop(binary), truth))
-    return attention_panel(crop(volume.slices[k]), panels)
+    return panels

@@ -4,7 +4,7 @@
         table.json                     what determines the table beside the systems, ratios and seeds
         stage1/RATIO/OBJECTIVE/seedN/  the runs of stage 1, which systems share
         runs/RATIO/SYSTEM/seedN/       the runs of stage 2, each with scores.json once it is finished
-        report/                        table1.md, scores.csv, paired.csv, figures
+        report/                        table1.md, scores.csv, paired.csv, figures; attention.png is Fig. 5
 
 A training that is finished is never repeated. Several processes, on one machine or many that see the folder, take
 trainings that no other one is at.
@@ -24,7 +24,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from CPS4Core.cancellation import Cancellation
-from CPS4Core.card import ENCODERS, NETWORK
+from CPS4Core.card import ENCODERS, NETWORK, holds_model
 from CPS4Core.config import Settings
 from CPS4Core.data.dataset import DataSet, open_data_set
 from CPS4Core.data.labels import read_labels
@@ -32,10 +32,12 @@ from CPS4Core.data.volumes import read_image
 from CPS4Core.errors import CPS4Error
 from CPS4Core.evaluation.metrics import level_agreement, overlap
 from CPS4Core.events import Artifact, Event, Finished, Progress, Reporter
-from CPS4Core.files import read_json, write_json
+from CPS4Core.files import read_json, write_json, written_aside
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import ModelFolder
 from CPS4Core.naming import LEVELS
+from CPS4Core.systems import find_objective
+from CPS4Core.table1.attention import attention_figure
 from CPS4Core.table1.outlook import Outlook, look_ahead
 from CPS4Core.table1.plan import Training
 from CPS4Core.table1.report import COUNTED, write_report
@@ -124,6 +126,7 @@ class Table:
                     self._train(training)
             done = len(self.trainings) - len(self.left())
             self.report(Progress(done, len(self.trainings), "Table 1"))
+        self._draw_attention()
         return self.write_report()
 
     def write_report(self) -> Path:
@@ -133,6 +136,28 @@ class Table:
         path = write_report(found, self.output / "report")
         self.report(Artifact("report", str(path)))
         return path
+
+    def _draw_attention(self) -> None:
+        """Draw Fig. 5 of every stage 1 that is finished, with the first seed and the smallest ratio."""
+        first = next((t for t in self.trainings if t.encoders is not None), None)
+        case = next((case for case in self.data_set.test if case.label is not None), None)
+        if first is None or case is None:
+            return
+        alike = [t for t in self.trainings if (t.ratio, t.seed) == (first.ratio, first.seed)]
+        encoders = {}
+        for training in alike:
+            objective, place = training.row.objective, training.encoders
+            if objective is None or place is None or training.row.terms is not None:
+                continue
+            model = self.output / place / "model"
+            if holds_model(model):
+                encoders[find_objective(objective).title] = ModelFolder.open(model)
+        if encoders:
+            path = self.output / "report" / "attention.png"
+            drawn = attention_figure(encoders, case, self.device)
+            with written_aside(path) as temporary:
+                temporary.write_bytes(drawn)
+            self.report(Artifact("figure", str(path)))
 
     def _train(self, training: Training) -> None:
         settings, place = self.settings[training], self.output / training.place

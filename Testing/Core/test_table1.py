@@ -139,6 +139,7 @@ def test_a_tiny_table_says_what_it_takes_goes_on_and_repeats_nothing(
     assert "| CPS4 | 1 |" in (report / "table1.md").read_text(encoding="utf-8")
     assert len(pd.read_csv(report / "scores.csv")) == 2
     assert (report / "ratios.png").read_bytes().startswith(b"\x89PNG")
+    assert (report / "attention.png").read_bytes().startswith(b"\x89PNG")
     assert len(pd.read_csv(report / "paired.csv")) == 1
     other = command_line(*command, "--set=train.ramp=0.5")
     assert other.exit_code == 1 and "another table: its changes differ" in other.output
