@@ -178,15 +178,18 @@ class Segmenter:
                 cancellation.check()
             place = slice(done, done + self.slices_at_once(slices))
             chunk = slices[place]
+            fits = True
             try:
                 made = then(self._logits(chunk), place)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
+                fits = False
+            if fits:
+                done += len(chunk)
+                yield made
+            else:  # not above, where the error still holds what was computed
                 self._use_less_memory(chunk)
-                continue
-            done += len(chunk)
-            yield made
 
     def _logits(self, slices: Tensor) -> Tensor:
         return self.network(slices.to(self.device, self._dtype, memory_format=self._layout))
