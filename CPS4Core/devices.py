@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from CPS4Core.errors import CPS4Error
 
@@ -17,6 +18,13 @@ NO_MEMORY = (
     "Close other programs that use it, or compute on the processor (`cpu`), which is slower.",
 )
 """Problem and remedy, where taking less at once does not help."""
+_CUDA_IS_FULL = (
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+)
+"""What CUDA and its libraries say."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -34,6 +42,8 @@ def choose_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+    except torch.OutOfMemoryError:  # it is there, and full
+        raise
     except (RuntimeError, AssertionError) as error:
         raise CPS4Error(f"There is no device {name!r} here.", "Use `auto`, or see `cps4 doctor`.") from error
     return device
@@ -49,16 +59,44 @@ def choose_precision(device: torch.device) -> Precision:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the device had not enough memory. CUDA has an exception of its own for it; MPS and the CPU have not."""
+    """Whether the device had not enough memory.
+
+    torch's own allocation for CUDA has an exception for it. MPS, the CPU and what CUDA's libraries allocate by
+    themselves have only words.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    if not isinstance(error, RuntimeError):
+        return False
     from accelerate.utils.memory import should_reduce_batch_size  # takes a second to import
 
-    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
+    return should_reduce_batch_size(error) or any(words in str(error) for words in _CUDA_IS_FULL)
 
 
-def make_deterministic() -> None:
-    """Make the same seed give the same run on the same machine."""
+def make_deterministic(device: torch.device) -> None:
+    """Make the same seed give the same run on the same machine.
+
+    On CUDA, sums by atomic additions and the backward pass of fused attention differ from run to run: others serve.
+    """
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+    if device.type != "cuda":
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # Warned of, and not refused, is what has no other form and needs none: the pooling of windows that do not overlap.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    warnings.filterwarnings("ignore", message=".*determinis", category=UserWarning)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # not in torch's stub
+    torch.backends.cuda.enable_flash_sdp(False)
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return the tensor on a device. One that goes from the CPU to CUDA does not wait for what CUDA has yet to do."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def move(module: nn.Module, device: torch.device, layout: torch.memory_format) -> None:

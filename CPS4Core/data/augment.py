@@ -1,4 +1,4 @@
-"""Random changes of place and of intensity, on the device of the batch.
+"""Random changes of place and of intensity, drawn on the CPU and made on the device of the batch.
 
 One warp a slice moves the image, its labels and its attention maps alike. Each slice draws from its own generator,
 seeded by run, step and place in the global batch: the same slices come out however many processes share the work.
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from CPS4Core.class_table import BACKGROUND
 from CPS4Core.config import AugmentSettings
+from CPS4Core.devices import moved
 
 BIAS_POINTS = 3, 5
 """Points of the gain along H and W; between them it is smooth."""
@@ -36,7 +37,7 @@ class Augmentation:
     bias: Tensor | None = None
     """Logarithm of the coil's gain at a few points, which lie evenly over the slice, shape (slices, 1, h, w)."""
     blur: Tensor | None = None
-    """Standard deviation of a Gaussian filter in pixels, shape (slices,)."""
+    """Standard deviation of a Gaussian filter in pixels, shape (slices,), on the CPU."""
 
     @property
     def of_place(self) -> Augmentation:
@@ -84,30 +85,51 @@ class Augmentation:
         )
 
 
-def draw(
-    size: tuple[int, int], settings: AugmentSettings, seeds: Sequence[Sequence[int]], device: torch.device
-) -> Augmentation:
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of each slice's change, (slices, ...); drawn on the CPU, then moved to the device."""
+
+    angle: Tensor
+    shift: Tensor
+    contrast: Tensor
+    noise: Tensor
+    """Of the elastic change, shape (slices, 2, H, W)."""
+    scale: Tensor
+    gamma: Tensor
+    bias: Tensor
+    sigma: tuple[float, ...]
+    """Of the blur; it decides how large a filter is, for which nobody should wait for the device."""
+
+    def augmentation(self, settings: AugmentSettings) -> Augmentation:
+        """Return the change, on the device where the numbers are.
+
+        Args:
+            settings: those that the numbers were drawn with.
+        """
+        width = torch.full((len(self.noise),), settings.elastic_sigma)
+        displacement = blur(self.noise, width, outside="zeros") * settings.elastic_alpha
+        return Augmentation(
+            _grid(self.angle, self.shift, displacement, self.scale),
+            self.contrast,
+            self.gamma if settings.gamma else None,
+            self.bias if settings.bias else None,
+            torch.tensor(self.sigma) if settings.blur else None,
+        )
+
+
+def draw(size: tuple[int, int], settings: AugmentSettings, seeds: Sequence[Sequence[int]]) -> Draws:
     """Draw one random change for each slice.
 
     Args:
         size: (H, W) of the slices.
         settings: how much may change.
         seeds: integers that identify each slice's draw.
-        device: where the batch is.
     """
     drawn = [_draw_one(size, settings, np.random.default_rng(list(seed))) for seed in seeds]
     angle, shift, contrast, noise, scale, gamma, bias, sigma = (
-        torch.from_numpy(np.stack(values)).to(device) for values in zip(*drawn, strict=True)
+        torch.from_numpy(np.stack(values)) for values in zip(*drawn, strict=True)
     )
-    width = torch.full((len(noise),), settings.elastic_sigma, device=device)
-    displacement = blur(noise, width, outside="zeros") * settings.elastic_alpha
-    return Augmentation(
-        _grid(size, angle, shift, displacement, scale),
-        contrast,
-        gamma if settings.gamma else None,
-        bias if settings.bias else None,
-        sigma if settings.blur else None,
-    )
+    return Draws(angle, shift, contrast, noise, scale, gamma, bias, tuple(sigma.tolist()))
 
 
 def _draw_one(
@@ -129,9 +151,9 @@ def _draw_one(
     return tuple(np.asarray(value, np.float32) for value in drawn)
 
 
-def _grid(size: tuple[int, int], angle: Tensor, shift: Tensor, displacement: Tensor, scale: Tensor) -> Tensor:
+def _grid(angle: Tensor, shift: Tensor, displacement: Tensor, scale: Tensor) -> Tensor:
     """Return the sampling grid of a turn and a zoom about the centre, a shift along W, a displacement in pixels."""
-    H, W = size
+    H, W = displacement.shape[-2:]
     rows = torch.arange(H, device=angle.device) - (H - 1) / 2
     columns = torch.arange(W, device=angle.device) - (W - 1) / 2
     y, x = torch.meshgrid(rows, columns, indexing="ij")
@@ -146,13 +168,14 @@ def blur(planes: Tensor, sigma: Tensor, outside: Literal["edge", "zeros"] = "edg
 
     Args:
         planes: shape (images, channels, H, W).
-        sigma: in pixels, >= 0, shape (images,).
+        sigma: in pixels, >= 0, shape (images,); on the CPU, or the device is waited for.
         outside: what lies beyond the border.
     """
-    radius = max(1, math.ceil(3 * float(sigma.max())))
-    offsets = torch.arange(-radius, radius + 1, device=planes.device, dtype=planes.dtype)
+    radius = max(1, math.ceil(3 * max(sigma.tolist())))
+    offsets = torch.arange(-radius, radius + 1, device=sigma.device, dtype=planes.dtype)
     kernel = (-0.5 * (offsets / sigma[:, None].clamp_min(1e-3)) ** 2).exp()
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(planes.shape[1], 0)[:, None]
+    kernel = moved(kernel, planes.device)
     rows = planes.flatten(0, 1)[None]
     mode = "replicate" if outside == "edge" else "constant"
     rows = F.pad(rows, (radius, radius, radius, radius), mode)

@@ -59,7 +59,7 @@ def shift_fat(draw: Appearance, signal: Tensor, fat_share: Tensor, pixel_mm: flo
     """
     most = MOST_SHIFT_MM / pixel_mm
     pixels = _for_some(draw, SHIFTED_FAT, draw.uniform(len(signal), -most, most), 0.0)[:, 0, 0]
-    axes = draw.rand(len(signal)) < 0.5
+    axes = torch.rand(len(signal), generator=draw.generator) < 0.5
     fat = signal * fat_share
     moved = [
         part.roll(int(shift), dims=int(axis))

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from CPS4Core.class_table import BACKGROUND
+from CPS4Core.devices import moved
 from CPS4Core.synthesis.acquisition import read_out, shift_fat
 from CPS4Core.synthesis.bank import PIXEL_MM
 from CPS4Core.synthesis.contrasts import SHARES, fat_shares, mean_signals
@@ -58,7 +59,7 @@ class Appearance:
         Returns:
             Standardised images (patients, 1, H, W) and class labels, int64, (patients, H, W).
         """
-        codes = maps.to(self.device).long()
+        codes = moved(maps, self.device).long()
         signal = self._signal(codes)
         grid, inside = self._view(len(maps), codes.shape[-2:])
         images = F.grid_sample(signal, grid, padding_mode="border", align_corners=False)
@@ -147,7 +148,7 @@ class Appearance:
         table[:, _IS_CHANGED] = torch.where(
             torch.rand(changed.shape, generator=self.generator) < 0.5, changed, table[:, _IS_CHANGED]
         )
-        return table.clamp(0, 1.6).to(self.device)
+        return moved(table.clamp(0, 1.6), self.device)
 
     # Where and how large
 
@@ -175,7 +176,7 @@ class Appearance:
         images = images * self.shading(patients)
         # A saturation band in front of the spine.
         band = torch.where(
-            self.rand(patients) < 0.35, self.uniform(patients, 0.05, 0.7), torch.ones(()).to(self.device)
+            self.rand(patients) < 0.35, self.uniform(patients, 0.05, 0.7), torch.ones((), device=self.device)
         )
         edge = self.uniform(patients, 0.08, 0.45)[:, None, None] * height + self.uniform(
             patients, -0.15, 0.15
@@ -201,7 +202,11 @@ class Appearance:
 
     def rand(self, *shape: int) -> Tensor:
         """Return numbers in (0, 1)."""
-        return torch.rand(shape, generator=self.generator).to(self.device)
+        return moved(torch.rand(shape, generator=self.generator), self.device)
+
+    def number(self, low: float, high: float) -> float:
+        """Return one number between two others, which is known without asking the device."""
+        return float(low + (high - low) * torch.rand(1, generator=self.generator))
 
     def normal_cpu(self, *shape: int) -> Tensor:
         """Return normal numbers, on the CPU."""
@@ -217,7 +222,7 @@ class Appearance:
 
     def noise(self, count: int, coarse_rows: int, coarse_columns: int, rows: int, columns: int) -> Tensor:
         """Return smooth noise of about unit size, (count, rows, columns)."""
-        drawn = self.normal_cpu(count, 1, coarse_rows, coarse_columns).to(self.device)
+        drawn = moved(self.normal_cpu(count, 1, coarse_rows, coarse_columns), self.device)
         return F.interpolate(drawn, (rows, columns), mode="bilinear", align_corners=False)[:, 0]
 
 
@@ -283,17 +288,13 @@ def finish(images: Tensor, labels: Tensor, inside: Tensor, draw: Appearance) -> 
     count, _, height, width = images.shape
     scaled = images.std((1, 2, 3), keepdim=True)
     for k in range(count):
-        coarse_rows, coarse_columns = (
-            max(16, int(side / float(draw.uniform(1, 1.0, 2.0)))) for side in (height, width)
-        )
+        coarse_rows, coarse_columns = (max(16, int(side / draw.number(1.0, 2.0))) for side in (height, width))
         small = F.interpolate(images[k : k + 1], (coarse_rows, coarse_columns), mode="area")
-        small = small + draw.normal_cpu(*small.shape).to(draw.device) * scaled[k] * float(
-            draw.uniform(1, 0, 0.12)
-        )
+        noise = moved(draw.normal_cpu(*small.shape), draw.device)
+        small = small + noise * scaled[k] * draw.number(0, 0.12)
         images[k : k + 1] = F.interpolate(small, (height, width), mode="bicubic", align_corners=False)
-    images = (
-        images + draw.normal_cpu(*images.shape).to(draw.device) * scaled * draw.up_to(count, 0.15)[:, None]
-    )
+    noise = moved(draw.normal_cpu(*images.shape), draw.device)
+    images = images + noise * scaled * draw.up_to(count, 0.15)[:, None]
     inside = inside & field_of_view(draw, count)
     images = standardise(images, inside)
     # A volume is standardised as a whole: a slice of it is not quite.

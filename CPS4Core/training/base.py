@@ -147,8 +147,8 @@ class BaseTraining(Stage[Loaded, Batch]):
         seed = int(np.random.SeedSequence([self.settings.seed, 33, step]).generate_state(1)[0])
         generator = torch.Generator().manual_seed(seed)
         draw = Appearance(self.settings.input.size, self.spacing_mm, generator, self.device)
-        images, labels = draw(loaded.maps)
         real = to_device(loaded, self.device)
+        images, labels = draw(real.maps)
         if len(real.labelled):
             recast_images, recast_labels = recast(draw, real.labelled, real.labels, SOURCE_MM)
             images, labels = torch.cat([images, recast_images]), torch.cat([labels, recast_labels])

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 import torch
 from torch import Tensor
 
+from CPS4Core.devices import moved
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -20,8 +22,13 @@ Batch = TypeVar("Batch", bound="DataclassInstance")
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Return the batch with its tensors on ``device``."""
-    return _changed(batch, lambda tensor: tensor.to(device))
+    """Return the batch with its tensors on ``device``; those in pinned memory are copied while the device computes."""
+    return _changed(batch, lambda tensor: moved(tensor, device))
+
+
+def pinned(batch: Batch) -> Batch:
+    """Return the batch in memory from which CUDA copies by itself; to be called in the thread that reads."""
+    return _changed(batch, Tensor.pin_memory)
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:

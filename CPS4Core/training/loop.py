@@ -21,7 +21,7 @@ from CPS4Core.errors import Cancelled, CPS4Error
 from CPS4Core.events import Artifact, Event, Finished, Metric, Progress, Started, Warned
 from CPS4Core.files import written_aside
 from CPS4Core.model_folder import Weights
-from CPS4Core.training.batches import most_parts, split
+from CPS4Core.training.batches import most_parts, pinned, split
 from CPS4Core.training.buffers import BufferCopy
 from CPS4Core.training.checkpoint import load_checkpoint, save_checkpoint
 from CPS4Core.training.run import Run
@@ -105,6 +105,10 @@ class TrainingLoop:
 
     def _cancelled(self) -> bool:
         """Return whether any process was asked to stop, so that all stop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return (
+                self.cancellation.requested
+            )  # without a question to the device, which would have to answer first
         requested = torch.tensor(float(self.cancellation.requested), device=self.accelerator.device)
         return bool(self.accelerator.reduce(requested, "sum") > 0)
 
@@ -240,9 +244,13 @@ class TrainingLoop:
     def _batches(self) -> Iterator[Any]:
         """Yield the loaded batch of each remaining step, read ahead in a thread."""
         steps = range(self.step, self.stage.total_steps)
-        for loaded, waited in read_ahead(self.stage.load, steps, LOAD_AHEAD):
+        for loaded, waited in read_ahead(self._load, steps, LOAD_AHEAD):
             self._waited += waited
             yield loaded
+
+    def _load(self, step: int) -> Any:
+        loaded = self.stage.load(step)
+        return pinned(loaded) if self.accelerator.device.type == "cuda" else loaded
 
     def _step_seed(self) -> int:
         sequence = np.random.SeedSequence([self.settings.seed, self.step, self.accelerator.process_index])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from CPS4Core.card import ENCODERS
+from CPS4Core.data.augment import Draws
 from CPS4Core.model_folder import ModelFolder, Weights, new_card
 from CPS4Core.systems import find_objective
 from CPS4Core.training.batches import to_device
@@ -36,8 +37,8 @@ class LabelledSlices:
     """Standardised, shape (n, 1, H, W)."""
     labels: Tensor
     """``IGNORE`` where unknown, integer, shape (n, H, W)."""
-    place: int = 0
-    """Of the first slice (see ``Stage.first_place``)."""
+    changes: Draws | None = None
+    """What is yet to happen to them."""
 
 
 class PretrainingStage(Stage[LabelledSlices, LabelledSlices]):
@@ -78,11 +79,14 @@ class PretrainingStage(Stage[LabelledSlices, LabelledSlices]):
 
     def load(self, step: int) -> LabelledSlices:
         place = self.first_place(step)
-        return self._read(self.order.take(place, self.share), place)
+        return replace(
+            self._read(self.order.take(place, self.share)), changes=self.draw_changes(place, stream=11)
+        )
 
     def prepare(self, loaded: LabelledSlices, step: int) -> LabelledSlices:
         slices = to_device(loaded, self.device)
-        change = self.draw_changes(loaded.place, stream=11)
+        assert slices.changes is not None
+        change = slices.changes.augmentation(self.settings.augment)
         return LabelledSlices(change.images(slices.images), change.labels(slices.labels))
 
     def loss(self, module: nn.Module, batch: LabelledSlices) -> dict[str, Tensor]:
@@ -136,8 +140,8 @@ class PretrainingStage(Stage[LabelledSlices, LabelledSlices]):
             model.add_to_card(raw_maps=found)
         return ModelFolder.open(self.run.folder.model).card.raw_maps
 
-    def _read(self, chosen: Sequence[tuple[str, int]], place: int = 0) -> LabelledSlices:
-        return LabelledSlices(self.inputs.images(chosen), self.inputs.labels(chosen), place)
+    def _read(self, chosen: Sequence[tuple[str, int]]) -> LabelledSlices:
+        return LabelledSlices(self.inputs.images(chosen), self.inputs.labels(chosen))
 
     def _parameters(self) -> list[dict[str, Any]]:
         """Return the parameters to train, the text encoder's with their own learning rate."""

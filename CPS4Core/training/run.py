@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,7 +55,9 @@ def make_accelerator(device: torch.device) -> Accelerator:
 
     From here on, the same seed gives the same run on the same machine.
     """
-    make_deterministic()
+    make_deterministic(device)
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)  # else it takes the first of its kind
     return Accelerator(
         cpu=device.type == "cpu",
         mixed_precision=choose_precision(device),

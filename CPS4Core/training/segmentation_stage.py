@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from CPS4Core.card import NETWORK, TEACHER
 from CPS4Core.class_table import short_name
-from CPS4Core.data.augment import Augmentation
-from CPS4Core.devices import memory_format, move
+from CPS4Core.data.augment import Augmentation, Draws
+from CPS4Core.devices import memory_format, move, moved
 from CPS4Core.evaluation.metrics import mean_scores
 from CPS4Core.model_folder import ModelFolder, Weights, new_card
 from CPS4Core.segmentation.methods.method import Batch, Method, TextTargets
@@ -45,10 +45,12 @@ class LoadedSlices:
     """x_u, standardised, shape (n, 1, H, W); None for a method without."""
     maps: StoredMaps | None
     """Of x_u; None for a method without text, or where levels are counted."""
-    place: int
-    """Of the first slice (see ``Stage.first_place``)."""
-    chosen: tuple[tuple[str, int], ...] = ()
+    chosen: tuple[tuple[str, int], ...]
     """Case and number of each unlabelled slice."""
+    changes_l: Draws
+    """Of x_l."""
+    changes_u: Draws | None
+    """Of x_u."""
 
 
 class SegmentationStage(Stage[LoadedSlices, Batch]):
@@ -81,7 +83,7 @@ class SegmentationStage(Stage[LoadedSlices, Batch]):
         self.encoders = encoders
         self.maps = maps
         self.begun = start is not None
-        self.trust = None if maps is None else trust_in(maps, inputs, settings)
+        self.trust = None if maps is None else trust_in(maps, inputs, settings).to(self.device)
         self.counter = None if maps is None or not train.count_every else LevelCounter(run, inputs, maps)
         labelled, unlabelled = map(inputs.store.slices_of, (inputs.split.labelled, inputs.split.unlabelled))
         method = find_method(train.method).load()
@@ -117,31 +119,36 @@ class SegmentationStage(Stage[LoadedSlices, Batch]):
         place = self.first_place(step)
         labelled = self.labelled.take(place, self.share)
         x_l, y_g = self.inputs.images(labelled), self.inputs.labels(labelled)
-        x_u = maps = None
+        x_u = maps = changes_u = None
         unlabelled: Sequence[tuple[str, int]] = ()
         if self.unlabelled is not None:
             unlabelled = self.unlabelled.take(place, self.share)
             x_u = self.inputs.images(unlabelled)
             maps = None if self.maps is None or self.counter else self.maps.stacked(unlabelled)
-        return LoadedSlices(x_l, y_g, x_u, maps, place, tuple(unlabelled))
+            changes_u = self.draw_changes(place, stream=22)
+        changes_l = self.draw_changes(place, stream=21)
+        return LoadedSlices(x_l, y_g, x_u, maps, tuple(unlabelled), changes_l, changes_u)
 
     def prepare(self, loaded: LoadedSlices, step: int) -> Batch:
         """Augment the slices, and their text maps with them."""
-        slices = to_device(loaded, self.device)
-        change_l, change_u = (self.draw_changes(loaded.place, stream) for stream in (21, 22))
-        x_l, x_u = self._seen(slices.labelled, change_l), slices.unlabelled
-        two_views = self.settings.train.two_views
+        slices, settings = to_device(loaded, self.device), self.settings.augment
         if self.counter is not None:
             self._count(self.counter, step)
-        return Batch(
-            labelled=x_l,
+        change_l = slices.changes_l.augmentation(settings)
+        batch = Batch(
+            labelled=self._seen(slices.labelled, change_l),
             labels=change_l.labels(slices.labels),
-            unlabelled=x_l[:0]
-            if x_u is None
-            else self._seen(x_u, change_u.of_place if two_views else change_u),
-            strong=self._seen(x_u, change_u) if two_views and x_u is not None else None,
-            text_targets=self._text_targets(slices, change_u),
+            unlabelled=slices.labelled[:0],
             progress=step / self.total_steps,
+        )
+        if slices.unlabelled is None or slices.changes_u is None:
+            return batch
+        change_u, two_views = slices.changes_u.augmentation(settings), self.settings.train.two_views
+        return replace(
+            batch,
+            unlabelled=self._seen(slices.unlabelled, change_u.of_place if two_views else change_u),
+            strong=self._seen(slices.unlabelled, change_u) if two_views else None,
+            text_targets=self._text_targets(slices, change_u),
         )
 
     def _seen(self, images: Tensor, change: Augmentation) -> Tensor:
@@ -159,7 +166,7 @@ class SegmentationStage(Stage[LoadedSlices, Batch]):
     def _text_targets(self, slices: LoadedSlices, change: Augmentation) -> TextTargets | None:
         """Return what the text maps of the unlabelled slices (eq. 3) say, as far as they are trusted."""
         if self.counter is not None:
-            labels = self.counter.labels(slices.chosen).to(self.device)
+            labels = moved(self.counter.labels(slices.chosen), self.device)
             return counted_targets(change.labels(labels))
         stored = slices.maps
         if stored is None or self.trust is None:
@@ -171,7 +178,7 @@ class SegmentationStage(Stage[LoadedSlices, Batch]):
             least_peak=self.settings.train.least_peak,
             change=change,
         )
-        return text_targets(maps, self.trust.to(self.device), self.settings.train)
+        return text_targets(maps, self.trust, self.settings.train)
 
     def after_step(self, step: int) -> None:
         self.module.after_step(step)

@@ -8,7 +8,7 @@ from typing import ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from CPS4Core.data.augment import Augmentation, draw
+from CPS4Core.data.augment import Draws, draw
 from CPS4Core.model_folder import Weights
 from CPS4Core.training.run import Run
 
@@ -60,7 +60,7 @@ class Stage(ABC, Generic[Loaded, Prepared]):
 
     @abstractmethod
     def load(self, step: int) -> Loaded:
-        """Read this process's share of the batch of ``step`` from disk; called in a thread, ahead of time."""
+        """Read this process's share of the batch of ``step``, draw its changes; called in a thread, ahead of time."""
 
     @abstractmethod
     def prepare(self, loaded: Loaded, step: int) -> Prepared:
@@ -118,7 +118,7 @@ class Stage(ABC, Generic[Loaded, Prepared]):
         """Return where in an endless row of slices this process's share of ``step`` begins."""
         return step * self.batch + self.run.accelerator.process_index * self.share
 
-    def draw_changes(self, place: int, stream: int) -> Augmentation:
+    def draw_changes(self, place: int, stream: int) -> Draws:
         """Draw the random change of each slice of this process's share.
 
         Args:
@@ -126,4 +126,4 @@ class Stage(ABC, Generic[Loaded, Prepared]):
             stream: a number that tells this row of slices from others.
         """
         seeds = [[self.settings.seed, stream, place + k] for k in range(self.share)]
-        return draw(self.settings.input.size, self.settings.augment, seeds, self.device)
+        return draw(self.settings.input.size, self.settings.augment, seeds)

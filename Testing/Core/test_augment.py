@@ -6,11 +6,15 @@ import pytest
 import torch
 
 from CPS4Core.config import AugmentSettings
-from CPS4Core.data.augment import Augmentation, blur, draw
+from CPS4Core.data import augment
+from CPS4Core.data.augment import Augmentation, blur
 from CPS4Core.vision_language.maps import upsample
 
-CPU = torch.device("cpu")
 STILL = AugmentSettings(rotation_degrees=0, elastic_probability=0, contrast_probability=0)
+
+
+def draw(size, settings, seeds):
+    return augment.draw(size, settings, seeds).augmentation(settings)
 
 
 def block(H=64, W=128):
@@ -20,7 +24,7 @@ def block(H=64, W=128):
 
 
 def test_nothing_drawn_changes_nothing():
-    change = draw((64, 128), STILL, [[0]], CPU)
+    change = draw((64, 128), STILL, [[0]])
     torch.testing.assert_close(change.images(block()), block(), atol=1e-5, rtol=0)
     labels = torch.randint(20, (1, 64, 128))
     assert torch.equal(change.labels(labels), labels)
@@ -29,13 +33,13 @@ def test_nothing_drawn_changes_nothing():
 
 def test_attention_is_upsampled_plainly_where_nothing_is_drawn():
     attention = torch.rand(2, 20, 4, 8)
-    ours = draw((64, 128), STILL, [[0], [1]], CPU).attention(attention)
+    ours = draw((64, 128), STILL, [[0], [1]]).attention(attention)
     torch.testing.assert_close(ours, upsample(attention, (64, 128)), atol=1e-5, rtol=0)
 
 
 def test_image_labels_and_attention_move_together():
     settings = AugmentSettings(shift=0.1, elastic_probability=1.0, contrast_probability=0)
-    change = draw((64, 128), settings, [[3]], CPU)
+    change = draw((64, 128), settings, [[3]])
     image = change.images(block())[0, 0] > 0.5
     labels = change.labels(block()[:, 0].long() * 5)[0] == 5
     attention = change.attention(block())[0, 0] > 0.5
@@ -47,7 +51,7 @@ def test_image_labels_and_attention_move_together():
 
 def test_rotation_turns_in_pixels_not_in_the_unit_square():
     settings = AugmentSettings(rotation_degrees=15, elastic_probability=0, contrast_probability=0)
-    change = draw((64, 128), settings, [[1]], CPU)
+    change = draw((64, 128), settings, [[1]])
     centre = change.grid[0, 31:33, 63:65] * torch.tensor([64.0, 32.0])
     right = centre[0, 1] - centre[0, 0]
     assert right.norm().item() == pytest.approx(
@@ -58,7 +62,7 @@ def test_rotation_turns_in_pixels_not_in_the_unit_square():
 
 def test_what_comes_from_outside_is_background():
     settings = AugmentSettings(rotation_degrees=0, shift=0.5, elastic_probability=0, contrast_probability=0)
-    change = draw((64, 128), settings, [[2]], CPU)
+    change = draw((64, 128), settings, [[2]])
     labels = change.labels(torch.full((1, 64, 128), 7))
     assert torch.equal(labels == 7, change.inside)
     assert not change.inside.all()
@@ -66,8 +70,8 @@ def test_what_comes_from_outside_is_background():
 
 def test_a_slice_draws_the_same_whatever_its_batch():
     settings = AugmentSettings(elastic_probability=1.0, contrast_probability=1.0)
-    together = draw((32, 64), settings, [[0, 4], [0, 5]], CPU)
-    alone = draw((32, 64), settings, [[0, 5]], CPU)
+    together = draw((32, 64), settings, [[0, 4], [0, 5]])
+    alone = draw((32, 64), settings, [[0, 5]])
     torch.testing.assert_close(together.grid[1:], alone.grid, atol=1e-6, rtol=0)
     assert together.contrast[1] == alone.contrast[0]
     assert together.contrast[0] != together.contrast[1]
@@ -75,8 +79,8 @@ def test_a_slice_draws_the_same_whatever_its_batch():
 
 def test_elastic_noise_is_normal_of_unit_variance():
     settings = STILL.model_copy(update={"elastic_probability": 1.0, "elastic_alpha": 15.0})
-    still = draw((96, 128), STILL, [[0]], CPU)
-    moved = draw((96, 128), settings, [[k] for k in range(8)], CPU)
+    still = draw((96, 128), STILL, [[0]])
+    moved = draw((96, 128), settings, [[k] for k in range(8)])
     pixels = (moved.grid - still.grid) * torch.tensor([64.0, 48.0])
     # White noise of variance 1 behind a Gaussian of sigma 3 has variance 1 / (4 pi 3^2).
     inner = pixels[:, 12:-12, 12:-12]
@@ -101,7 +105,7 @@ def test_a_zoom_enlarges_about_the_centre():
     settings = STILL.model_copy(update={"scale": 0.5})
     factors = []
     for k in range(40):
-        grid = draw((64, 128), settings, [[k]], CPU).grid[0] * torch.tensor([64.0, 32.0])
+        grid = draw((64, 128), settings, [[k]]).grid[0] * torch.tensor([64.0, 32.0])
         factors.append(1 / (grid[31, 65, 0] - grid[31, 64, 0]).item())
         torch.testing.assert_close(grid[31:33, 63:65].mean((0, 1)), torch.zeros(2), atol=1e-4, rtol=0)
     assert 1 / 1.5 <= min(factors) < 0.75 and 1.35 < max(factors) <= 1.5
@@ -109,7 +113,7 @@ def test_a_zoom_enlarges_about_the_centre():
 
 def test_gamma_and_gain_by_hand():
     image = torch.tensor([[[[-1.0, 0.0, 1.0, 3.0]]]])
-    change = draw((1, 4), STILL, [[0]], CPU)
+    change = draw((1, 4), STILL, [[0]])
     toned = Augmentation(change.grid, change.contrast, gamma=torch.tensor([2.0])).images(image)
     torch.testing.assert_close(toned.flatten(), torch.tensor([-1, -0.75, 0, 3.0]), atol=1e-5, rtol=0)
     gain = torch.full((1, 1, 3, 5), math.log(0.5))
@@ -119,7 +123,7 @@ def test_gamma_and_gain_by_hand():
 
 def test_new_changes_leave_the_others_as_they_were_drawn():
     plain, more = (
-        draw((32, 64), AugmentSettings(**extra), [[7]], CPU)
+        draw((32, 64), AugmentSettings(**extra), [[7]])
         for extra in ({}, {"gamma": 0.5, "bias": 0.3, "blur": 2.0})
     )
     assert plain.grid.equal(more.grid) and plain.contrast.equal(more.contrast)

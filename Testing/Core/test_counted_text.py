@@ -142,7 +142,7 @@ def test_counted_labels_stand_for_the_maps_and_nothing_is_learnt_where_they_are_
 
 def test_a_view_of_place_moves_alike_and_leaves_the_intensities():
     settings = AugmentSettings(gamma=0.5, bias=0.3, contrast_probability=1.0, shift=0.2)
-    change = draw_changes((16, 32), settings, [[1], [2]], torch.device("cpu"))
+    change = draw_changes((16, 32), settings, [[1], [2]]).augmentation(settings)
     images = torch.rand(2, 1, 16, 32)
     alone = change.of_place.images(images)
     assert torch.equal(change.of_place.grid, change.grid)
