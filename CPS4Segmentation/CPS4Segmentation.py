@@ -65,7 +65,7 @@ class CPS4SegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.train = self._add_panel(TrainPanel, _("Train"))
         self.settings = self._add_panel(SettingsPanel, _("Settings"))
         self.train.model_trained = self.segment.use_model
-        self.tabs.connect("currentChanged(int)", self._refresh)
+        self.tabs.connect("currentChanged(int)", self._on_tab)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartImportEvent, self.onSceneStartImport)
@@ -96,6 +96,7 @@ class CPS4SegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def exit(self):
         """The user leaves the module; jobs go on."""
+        self._leave()
 
     def onSceneStartClose(self, caller, event):
         """The scene closes: jobs on its volumes stop."""
@@ -140,6 +141,14 @@ class CPS4SegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         panel.changed = self._refresh
         self.panels.append(panel)
         return panel
+
+    def _on_tab(self, index):
+        self._leave()
+        self._refresh()
+
+    def _leave(self):
+        for panel in self.panels:
+            panel.leave()
 
     def _refresh(self, caller=None, event=None):
         for panel in self.panels:

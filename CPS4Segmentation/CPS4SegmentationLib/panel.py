@@ -58,6 +58,9 @@ class Panel:
     def refresh(self) -> None:
         """Enable what can be done now; called whenever something that panels share has changed."""
 
+    def leave(self) -> None:
+        """The user goes to another tab or module: put tools away that are in hand."""
+
     def close(self) -> None:
         """The module is unloaded: stop what runs."""
 

@@ -17,6 +17,7 @@ from CPS4Core.measuring.table import rows_of
 from CPS4SegmentationLib import exports
 from CPS4SegmentationLib.drawn_measures import clear_measures, draw_measures
 from CPS4SegmentationLib.level_changes import LevelChanges
+from CPS4SegmentationLib.level_click import LevelClick
 from CPS4SegmentationLib.logic import CPS4SegmentationLogic, show_error
 from CPS4SegmentationLib.panel import Panel, fit_to_contents
 from CPS4SegmentationLib.review import Finding
@@ -65,6 +66,9 @@ class ReviewPanel(Panel):
         self.ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_node)
         self.ui.levelsUpButton.connect("clicked()", self.levels_up)
         self.ui.levelsDownButton.connect("clicked()", self.levels_down)
+        self._level_click = LevelClick(
+            self.ui.nameClickButton, lambda: self.segmentation, self._shift_to, self.say
+        )
         self.ui.undoButton.connect("clicked()", self.undo)
         self.ui.renameButton.connect("clicked()", self.rename)
         self.ui.deleteButton.connect("clicked()", self.delete)
@@ -86,6 +90,11 @@ class ReviewPanel(Panel):
     def levels_down(self) -> None:
         """Name every structure one level lower: L4 becomes L5."""
         self._change(lambda changes: changes.shift(1), _("All levels moved down by one."))
+
+    def _shift_to(self, name: str, new_name: str, levels: int) -> None:
+        """Move all levels, so that the structure ``name`` gets its new name."""
+        told = _("{old} is now {new}, and all others moved with it.").format(old=name, new=new_name)
+        self._change(lambda changes: changes.shift(levels), told)
 
     def rename(self) -> None:
         """Give the chosen structure the chosen name; if another has it, the two may exchange names."""
@@ -155,8 +164,13 @@ class ReviewPanel(Panel):
         super().use_scene(parameters)
         self._on_segmentation(self.segmentation)
 
+    def leave(self) -> None:
+        """Nobody clicks on vertebrae elsewhere."""
+        self._level_click.stop()
+
     def forget_scene(self) -> None:
         """The scene closes."""
+        self._level_click.stop()
         super().forget_scene()
         self._changes, self._seen = None, None
         self._findings, self._spine = [], NO_SPINE
@@ -169,7 +183,10 @@ class ReviewPanel(Panel):
             self._show_findings()
         node, chosen = self.segmentation, self._chosen()
         filled = node is not None and node.GetSegmentation().GetNumberOfSegments() > 0
+        if not filled:
+            self._level_click.stop()
         for button in (
+            self.ui.nameClickButton,
             self.ui.levelsUpButton,
             self.ui.levelsDownButton,
             self.ui.exportNiftiButton,

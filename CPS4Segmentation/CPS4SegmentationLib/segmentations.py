@@ -129,7 +129,7 @@ def digest(node: slicer.vtkMRMLSegmentationNode) -> str:
         if image is None or image.GetNumberOfPoints() == 0 or image.GetAddressAsString("") in hashed:
             continue
         hashed.add(image.GetAddressAsString(""))
-        voxels = _voxels(image)
+        voxels = voxels_of(image)
         where = np.nonzero(voxels)
         for places, first in zip(where, image.GetExtent()[4::-2], strict=True):
             sha.update((places + first).tobytes())
@@ -198,7 +198,7 @@ def set_mask(
     """Make ``mask``, axes k, j, i of ``volume``, not zero inside, the content of a segment."""
     image = _grid_of(volume)
     image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
-    _voxels(image)[:] = mask != 0
+    voxels_of(image)[:] = mask != 0
     slicer.vtkSlicerSegmentationsModuleLogic.SetBinaryLabelmapToSegment(image, node, segment)
 
 
@@ -220,10 +220,10 @@ def _mask_on(
         return np.zeros(grid.GetDimensions()[::-1], bool)
     slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(image, grid, image)
     # Segments that do not overlap share a label map.
-    return _voxels(image) == node.GetSegmentation().GetSegment(segment).GetLabelValue()
+    return voxels_of(image) == node.GetSegmentation().GetSegment(segment).GetLabelValue()
 
 
-def _voxels(image: vtk.vtkImageData) -> np.ndarray:
+def voxels_of(image: vtk.vtkImageData) -> np.ndarray:
     """Return the voxels of an image, axes k, j, i; what is written there is written to the image."""
     return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
 

@@ -205,6 +205,7 @@ class SlicerHarness:
     def press_key(self, key: QtCore.Qt.Key) -> None:
         """Presses a key in the main window."""
         self.main_window.activateWindow()
+        self.process_events()
         QtTest.QTest.keyClick(self.main_window, key)
         self.process_events()
 
