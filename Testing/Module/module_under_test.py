@@ -75,6 +75,9 @@ def write_series(image: sitk.Image, folder: Path, description: str, number: int 
     tags = {
         "0008|0060": "MR",
         "0008|103e": description,
+        "0008|0020": "20240305",
+        "0010|0010": "Müller^Hans",
+        "0008|0005": "ISO_IR 192",
         "0010|0020": "patient 1",
         "0020|000d": "1.2.3.4",
         "0020|000e": f"1.2.3.4.{number}",

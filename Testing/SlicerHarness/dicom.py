@@ -6,12 +6,14 @@ from typing import Any
 
 import SimpleITK as sitk
 
-SERIES, INSTANCE, DESCRIPTION, STUDY, PATIENT = (
+SERIES, INSTANCE, DESCRIPTION, STUDY, STUDY_DATE, PATIENT, PATIENT_NAME = (
     "0020|000e",
     "0008|0018",
     "0008|103e",
     "0020|000d",
+    "0008|0020",
     "0010|0020",
+    "0010|0010",
 )
 
 
@@ -58,6 +60,11 @@ def _load_series(slicer: Any, files: list[str]) -> Any:
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     patient = _item(hierarchy, hierarchy.GetSceneItemID(), database.fileValue(files[0], PATIENT), "Patient")
     study = _item(hierarchy, patient, database.fileValue(files[0], STUDY), "Study")
+    name = database.fileValue(files[0], PATIENT_NAME) or "No name"
+    constants = slicer.vtkMRMLSubjectHierarchyConstants
+    hierarchy.SetItemAttribute(patient, constants.GetDICOMPatientNameAttributeName(), name)
+    day = database.fileValue(files[0], STUDY_DATE)
+    hierarchy.SetItemAttribute(study, constants.GetDICOMStudyDateAttributeName(), day)
     hierarchy.SetItemParent(hierarchy.GetItemByDataNode(volume), study)
     return volume
 

@@ -141,6 +141,7 @@ class Installation:
         behave_as(version)
         QtCore.QCoreApplication.setOrganizationName("NA-MIC")
         QtCore.QCoreApplication.setApplicationName("Slicer")
+        QtCore.QCoreApplication.setApplicationVersion(f"{version}.0")
         QtCore.QSettings.setDefaultFormat(QtCore.QSettings.IniFormat)
         QtCore.QSettings.setPath(
             QtCore.QSettings.IniFormat, QtCore.QSettings.UserScope, str(folder / "settings")
