@@ -20,6 +20,7 @@ from CPS4Core.levels import structure_named
 from CPS4Core.measuring import Spine
 from CPS4Core.measuring.table import COLUMNS as MEASURES
 from CPS4Core.measuring.table import LUMBAR, rows_of
+from CPS4SegmentationLib.printing import print_page
 from CPS4SegmentationLib.review import Finding
 from CPS4SegmentationLib.segmentations import (
     AGREEMENT,
@@ -41,6 +42,7 @@ COLUMNS = (
     "look at",
     *MEASURES[2:],
 )
+HTML = (".html", ".htm")
 
 
 def write_nifti(node: slicer.vtkMRMLSegmentationNode, path: Path) -> str:
@@ -83,6 +85,20 @@ def write_measurements(findings: list[Finding], spine: Spine, path: Path) -> str
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows(_rows(findings, spine))
+    return ""
+
+
+def write_report(html: str, path: Path) -> str:
+    """Write a report as PDF or, where the name ends so, as HTML.
+
+    Raises:
+        CPS4Error: if the file cannot be written.
+    """
+    with _whole(path) as aside:
+        if path.suffix.lower() in HTML:
+            aside.write_text(html, encoding="utf-8", newline="\n")
+        else:
+            print_page(html, aside)
     return ""
 
 

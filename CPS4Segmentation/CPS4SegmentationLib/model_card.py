@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from slicer.i18n import tr as _
@@ -25,6 +26,15 @@ def describe(card: Card) -> str:
         parts.append(_("validation Dice {dice:.2f}").format(dice=float(dice)))
     parts.append(_("{count} structures").format(count=len(card.classes) - 1))
     return "; ".join(parts) + "."
+
+
+def model_name(folder: Path) -> str:
+    """Return how a model is called: the name on its card, else its folder and the one above.
+
+    Raises:
+        CPS4Error: if the folder holds no usable model.
+    """
+    return Card.read(folder).about.get("name") or f"{folder.parent.name}/{folder.name}"
 
 
 def _purpose(card: Card) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from CPS4Core.measuring import Spine
 from CPS4Core.measuring.table import rows_of
 from CPS4SegmentationLib import exports
 from CPS4SegmentationLib.drawn_measures import clear_measures, draw_measures
+from CPS4SegmentationLib.flag_words import flag_words
 from CPS4SegmentationLib.level_changes import LevelChanges
 from CPS4SegmentationLib.level_click import LevelClick
 from CPS4SegmentationLib.logic import CPS4SegmentationLogic, show_error
 from CPS4SegmentationLib.panel import Panel, fit_to_contents
+from CPS4SegmentationLib.report import make_report
 from CPS4SegmentationLib.review import Finding
 from CPS4SegmentationLib.segmentations import BINARY, agreement_of, examine, segments, source_volume
 
@@ -40,16 +43,7 @@ class ReviewPanel(Panel):
         self._spine = NO_SPINE
         self._changes: LevelChanges | None = None
         self._seen: tuple | None = None
-        self._words = {
-            "missing": _("missing"),
-            "out of order": _("out of order"),
-            "name used twice": _("name used twice"),
-            "one-sided": _("one side"),
-            "too small": _("too small"),
-            "too large": _("too large"),
-            "empty": _("empty"),
-            "low confidence": _("unsure"),
-        }
+        self._words = flag_words()
         self._problems = {
             "cut": _("The border of the picture cuts it: not measured."),
             "irregular": _("It has not the shape of a body or disc: not measured."),
@@ -77,6 +71,7 @@ class ReviewPanel(Panel):
         self.ui.exportSegmentationButton.connect("clicked()", self.export_segmentation)
         self.ui.exportDicomButton.connect("clicked()", self.export_dicom)
         self.ui.exportTableButton.connect("clicked()", self.export_table)
+        self.ui.exportReportButton.connect("clicked()", self.export_report)
 
     @property
     def segmentation(self) -> slicer.vtkMRMLSegmentationNode | None:
@@ -151,6 +146,17 @@ class ReviewPanel(Panel):
         )
         exports.measurements_table(self._findings, self._spine, self.segmentation)
 
+    def export_report(self) -> None:
+        """Save pictures, measures and what is flagged on one page."""
+        self._export(
+            lambda node, path: exports.write_report(
+                make_report(node, self._findings, self._spine, self.ui.patientNameBox.checked), path
+            ),
+            _("Save report"),
+            "report.pdf",
+            "PDF (*.pdf);;HTML (*.html)",
+        )
+
     def export_dicom(self) -> None:
         """Export as DICOM SEG, where an exporter is installed."""
         folder = qt.QFileDialog.getExistingDirectory(
@@ -193,6 +199,7 @@ class ReviewPanel(Panel):
             self.ui.exportSegmentationButton,
             self.ui.exportDicomButton,
             self.ui.exportTableButton,
+            self.ui.exportReportButton,
         ):
             button.enabled = filled
         self.ui.editButton.enabled = node is not None
@@ -215,8 +222,15 @@ class ReviewPanel(Panel):
         chosen = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, name, kind)
         if not chosen:
             return
-        suffix = name[name.index(".") :]
-        path = Path(chosen if chosen.lower().endswith(suffix) else chosen + suffix)
+        suffixes = re.findall(r"\*(\.[\w.]+)", kind)
+        path = Path(chosen)
+        if not chosen.lower().endswith(tuple(suffixes)):
+            path = Path(chosen + suffixes[0])
+            question = _("{name} exists. Replace it?").format(
+                name=path.name
+            )  # the dialog asked of another name
+            if path.exists() and not slicer.util.confirmYesNoDisplay(question, windowTitle=_("CPS4")):
+                return
         self._try(lambda: write(self.segmentation, path), str(path))
 
     def _try(self, write: Any, path: str) -> None:

@@ -14,7 +14,7 @@ from CPS4Core.card import NETWORK, Card
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Event, Failed, Finished, Progress, Warned
 from CPS4SegmentationLib.logic import CPS4SegmentationLogic, in_words, show_error
-from CPS4SegmentationLib.model_card import describe
+from CPS4SegmentationLib.model_card import describe, model_name
 from CPS4SegmentationLib.panel import Panel, on_path
 from CPS4SegmentationLib.progress import ProgressDisplay
 from CPS4SegmentationLib.remembered import remember, setting
@@ -187,9 +187,7 @@ class SegmentPanel(Panel):
             return
         try:
             details = event.details
-            node = load_result(
-                Path(event.path), volume, details.get("confidence", {}), details.get("network", "")
-            )
+            node = load_result(Path(event.path), volume, details, model_name(order.model))
         except CPS4Error as error:
             show_error(error, self.logic.log)
             return

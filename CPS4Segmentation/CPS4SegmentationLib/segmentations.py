@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import slicer
@@ -22,21 +23,24 @@ DIGEST = "CPS4.Digest"
 """Node attribute of what the engine made: a hash of its segments at that time."""
 MADE_BY = "CPS4.Model"
 """Node attribute of what the engine made: the SHA-256 of the network's weights."""
+MODEL, DOUBTS = "CPS4.ModelName", "CPS4.Doubts"
+"""Node attributes of what the engine made: the model's name, and what the engine doubts, a sentence a line."""
 AGREEMENT = {"network": "CPS4.Network", "teacher": "CPS4.Teacher", "prompts": "CPS4.Prompts"}
 """Segment tags: what speaks for the structure, each 0 to 1. See ``CPS4Core.inference.agreement``."""
 BINARY = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 
 
 def load_result(
-    path: Path, volume: slicer.vtkMRMLScalarVolumeNode, confidence: Mapping[str, float], network: str
+    path: Path, volume: slicer.vtkMRMLScalarVolumeNode, details: Mapping[str, Any], model: str
 ) -> slicer.vtkMRMLSegmentationNode:
     """Return a new segmentation node with the result in ``path``, on the geometry of ``volume``.
 
     Args:
         path: a ``.seg.nrrd`` file of the engine.
         volume: the source volume.
-        confidence: by label number, as the engine reports it.
-        network: SHA-256 of the network's weights, as the engine reports it.
+        details: what the engine reports of it: ``confidence`` by label number, ``network``, the SHA-256 of the
+            weights, and ``doubts``. Without a network the result counts as somebody's own.
+        model: name of the model.
 
     Raises:
         CPS4Error: if the file cannot be read.
@@ -50,10 +54,23 @@ def load_result(
     node.SetName(slicer.mrmlScene.GenerateUniqueName(_("{volume} spine").format(volume=volume.GetName())))
     node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), volume.GetID())
-    set_agreement(node, {label: {"network": value} for label, value in confidence.items()})
-    node.SetAttribute(DIGEST, digest(node))
-    node.SetAttribute(MADE_BY, network)
+    set_agreement(node, {label: {"network": value} for label, value in details.get("confidence", {}).items()})
+    if details.get("network"):
+        node.SetAttribute(DIGEST, digest(node))
+        node.SetAttribute(MADE_BY, details["network"])
+        node.SetAttribute(MODEL, model)
+        node.SetAttribute(DOUBTS, "\n".join(details.get("doubts", ())))
     return node
+
+
+def model_of(node: slicer.vtkMRMLSegmentationNode) -> str:
+    """Return the name of the model that made a segmentation, empty if it is not known."""
+    return node.GetAttribute(MODEL) or ""
+
+
+def doubts_of(node: slicer.vtkMRMLSegmentationNode) -> list[str]:
+    """Return what the engine doubted when it made a segmentation."""
+    return (node.GetAttribute(DOUBTS) or "").splitlines()
 
 
 def set_agreement(node: slicer.vtkMRMLSegmentationNode, agreement: Mapping[str, Mapping[str, float]]) -> None:
@@ -87,7 +104,7 @@ def replace_content(
         slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
     )
     target.GetSegmentation().DeepCopy(source.GetSegmentation())
-    for name in (DIGEST, MADE_BY):
+    for name in (DIGEST, MADE_BY, MODEL, DOUBTS):
         target.SetAttribute(name, source.GetAttribute(name))
     slicer.mrmlScene.RemoveNode(source)
     if had_surface:
