@@ -10,7 +10,7 @@ SCANS ?= $(foreach images,$(wildcard ../shared/data/*/imagesTr),$(firstword $(so
 # Data sets for make base; without any, the model learns from synthetic spines alone.
 BASE_DATA ?=
 
-.PHONY: base bench check clean demo fuzz lint sample screenshots test torture
+.PHONY: base bench check clean demo fuzz gpu lint sample screenshots test torture
 
 $(INSTALLED): pyproject.toml Testing/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +47,10 @@ base: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python Testing/Benchmarks/speed.py
+
+# Everything a GPU can show, with the Python of the machine: nothing is installed. CARRIED: packages that it lacks (Testing/Gpu/carry.py); GPU_SCANS: real scans.
+gpu:
+	$(PYTHON) Testing/Gpu/check.py --output build/gpu $(if $(CARRIED),--carried $(CARRIED)) $(if $(GPU_SCANS),--scans $(GPU_SCANS))
 
 fuzz: $(INSTALLED)
 	CPS4_FUZZ_CASES=$(or $(CASES),5000) $(BIN)/python -m pytest Testing/Core/test_fuzz.py --timeout=0 --durations=0

@@ -71,8 +71,8 @@ def random_batch(
     )
 
 
-def write_text_model(folder: Path) -> Path:
-    """Write a random BERT of small widths, with a tokenizer that knows the words of the class prompts."""
+def write_text_model(folder: Path, width: int = 16, layers: int = 1, heads: int = 2, inner: int = 32) -> Path:
+    """Write a random BERT, by default of small widths, with a tokenizer that knows the words of the class prompts."""
     words = sorted({word for prompt in class_prompts() for word in prompt.rstrip(".").lower().split()})
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *words]
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,10 +84,10 @@ def write_text_model(folder: Path) -> Path:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(vocabulary),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=inner,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
