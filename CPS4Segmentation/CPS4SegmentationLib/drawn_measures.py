@@ -8,7 +8,7 @@ from slicer.i18n import tr as _
 
 from CPS4Core.measuring import Spine
 from CPS4Core.measuring.outline import Outline
-from CPS4Core.measuring.spine import NOTHING
+from CPS4Core.measuring.spine import NOTHING, Shape
 from CPS4Core.measuring.table import LUMBAR
 
 DRAWN = "CPS4.Measure"
@@ -31,7 +31,7 @@ def draw_measures(spine: Spine, name: str) -> bool:
     else:
         shape, segment = spine.shapes.get(name), spine.segments.get(name)
         if shape is not None and shape.outline is not None and not np.isnan(shape.anterior_mm):
-            _draw_heights(name, shape.outline)
+            _draw_heights(name, shape, shape.outline)
         if segment is not None:
             upper, lower = (
                 spine.shapes.get(bone, NOTHING).outline for bone in (segment.upper, segment.lower)
@@ -54,10 +54,17 @@ def _drawn() -> list[slicer.vtkMRMLMarkupsNode]:
     return [node for node in slicer.util.getNodesByClass("vtkMRMLMarkupsNode") if node.GetAttribute(DRAWN)]
 
 
-def _draw_heights(name: str, outline: Outline) -> None:
-    _draw(LINE, name, _("ant."), [outline.upper_front, outline.lower_front])
-    _draw(LINE, name, _("mid."), [outline.upper_middle, outline.lower_middle])
-    _draw(LINE, name, _("post."), [outline.upper_back, outline.lower_back])
+def _draw_heights(name: str, shape: Shape, outline: Outline) -> None:
+    """Draw the three heights. One label before the structure has them all: three would lie over each other."""
+    label = f"{shape.anterior_mm:.1f} / {shape.middle_mm:.1f} / {shape.posterior_mm:.1f} mm"
+    front = _draw(LINE, name, label, [outline.upper_front, outline.lower_front])
+    front.GetMeasurement("length").SetEnabled(False)  # a label is the name and what is measured
+    front.GetDisplayNode().GetTextProperty().SetJustificationToRight()
+    for what, ends in (
+        (_("mid."), [outline.upper_middle, outline.lower_middle]),
+        (_("post."), [outline.upper_back, outline.lower_back]),
+    ):
+        _draw(LINE, name, what, ends).GetDisplayNode().SetPropertiesLabelVisibility(False)
 
 
 def _draw_slip(name: str, upper: Outline, lower: Outline) -> None:
@@ -76,7 +83,7 @@ def _draw_angle(name: str, what: str, upper: Outline | None, lower: Outline | No
     _draw(ANGLE, name, what, [lower.lower_back + face, lower.lower_back, lower.lower_front])
 
 
-def _draw(kind: str, name: str, what: str, points: list[np.ndarray]) -> None:
+def _draw(kind: str, name: str, what: str, points: list[np.ndarray]) -> slicer.vtkMRMLMarkupsNode:
     node = slicer.mrmlScene.AddNewNodeByClass(kind, what)
     node.SetAttribute(DRAWN, name)
     node.CreateDefaultDisplayNodes()
@@ -90,3 +97,6 @@ def _draw(kind: str, name: str, what: str, points: list[np.ndarray]) -> None:
     display.SetSliceProjectionUseFiducialColor(True)
     display.SetGlyphScale(1.0)
     display.SetTextScale(2.0)
+    display.GetTextProperty().SetBackgroundColor(0.0, 0.0, 0.0)
+    display.GetTextProperty().SetBackgroundOpacity(0.5)  # a structure may have the label's colour
+    return node

@@ -80,9 +80,16 @@ def test_lines_and_angles_are_drawn_on_request_alone(module, reviewed):
     assert not drawn(module)
     panel.ui.drawButton.click()
     nodes = drawn(module)
-    assert set(nodes) == {"ant.", "mid.", "post.", "wedge"}
-    length = nodes["ant."].GetMeasurement("length").GetValue()
-    assert length == pytest.approx(truth.shapes["L3"].anterior_mm, abs=1e-3)
+    shape = truth.shapes["L3"]
+    heights = f"{shape.anterior_mm:.1f} / {shape.middle_mm:.1f} / {shape.posterior_mm:.1f} mm"
+    assert set(nodes) == {heights, "mid.", "post.", "wedge"}
+    ends = module.slicer.util.arrayFromMarkupsControlPoints(nodes[heights])
+    assert np.linalg.norm(ends[0] - ends[1]) == pytest.approx(shape.anterior_mm, abs=1e-3)
+    assert not nodes[heights].GetPropertiesLabelText()  # its length, once more
+    shown = [
+        node.GetName() for node in nodes.values() if node.GetDisplayNode().GetPropertiesLabelVisibility()
+    ]
+    assert sorted(shown) == sorted([heights, "wedge"])  # three labels of heights would lie over each other
     pick(panel, "L4/L5")
     nodes = drawn(module)
     assert nodes["slip"].GetMeasurement("length").GetValue() == pytest.approx(
