@@ -1,9 +1,9 @@
-"""Corrections of a segmentation's names, each of which can be taken back."""
+"""Corrections of a segmentation, and what was looked at in it, each of which can be taken back."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import slicer
@@ -13,14 +13,14 @@ from slicer.i18n import tr as _
 from CPS4Core.class_table import terminology_entry
 from CPS4Core.errors import CPS4Error
 from CPS4Core.levels import OUTSIDE_COLOUR, moved, structure_named
-from CPS4SegmentationLib.segmentations import segment_ids, segments
+from CPS4SegmentationLib.segmentations import looked_at, segment_ids, segments, set_looked_at
 
 MOST_CHANGES = 20
 """How many changes can be taken back."""
 
 
 class LevelChanges:
-    """Renames and removes segments. Taking a change back touches nothing else, so painting done since stays.
+    """Renames, removes and ticks off segments. Taking a change back touches nothing else, so painting stays.
 
     Args:
         node: the segmentation.
@@ -73,6 +73,18 @@ class LevelChanges:
         def take_back() -> None:
             self._segmentation.CopySegmentFromSegmentation(kept, segment_id)
             self._segmentation.SetSegmentIndex(segment_id, place)
+
+        self._take_back.append(take_back)
+
+    def look_at(self, segment_id: str, flags: Collection[str]) -> None:
+        """Write down that somebody looked at a segment for what ``flags`` say of it."""
+        before = looked_at(self._segmentation.GetSegment(segment_id))
+        set_looked_at(self._segmentation.GetSegment(segment_id), sorted({*before, *flags}))
+
+        def take_back() -> None:
+            segment = self._segmentation.GetSegment(segment_id)
+            if segment is not None:
+                set_looked_at(segment, before)
 
         self._take_back.append(take_back)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -34,6 +34,9 @@ class Finding:
     segment: str | None = None
     """ID of the segment; None for a structure that is missing."""
     flags: list[str] = field(default_factory=list)
+    """Why somebody should look at it."""
+    looked_at: list[str] = field(default_factory=list)
+    """Why somebody should have, and did."""
 
     @property
     def confidence(self) -> float:
@@ -76,6 +79,7 @@ def review(
     masks: Mapping[str, np.ndarray],
     names: Mapping[str, str],
     agreement: Mapping[str, Mapping[str, float]],
+    looked_at: Mapping[str, Collection[str]],
     ijk_to_ras: np.ndarray,
 ) -> list[Finding]:
     """Return the structures of a segmentation, those to look at first at the top.
@@ -84,6 +88,7 @@ def review(
         masks: by segment ID, axes k, j, i, on one grid.
         names: of the segments.
         agreement: what speaks for the segments that the engine made.
+        looked_at: for what flags somebody looked at a segment already.
         ijk_to_ras: of the grid, 4 x 4.
     """
     findings = []
@@ -96,6 +101,10 @@ def review(
     _flag_confidence(findings)
     _flag_asymmetry(findings, masks.values(), ijk_to_ras)
     _flag_order(findings)
+    for finding, segment in zip(findings, masks, strict=True):
+        known = looked_at.get(segment, ())
+        finding.looked_at = [flag for flag in finding.flags if flag in known]
+        finding.flags = [flag for flag in finding.flags if flag not in known]
     findings += _missing(findings)
     return sorted(findings, key=lambda finding: (-len(finding.flags), _place(finding)))
 

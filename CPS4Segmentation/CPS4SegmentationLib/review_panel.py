@@ -16,6 +16,7 @@ from CPS4Core.errors import CPS4Error
 from CPS4Core.measuring import Spine
 from CPS4Core.measuring.table import rows_of
 from CPS4SegmentationLib import exports
+from CPS4SegmentationLib.doubt import show_doubt
 from CPS4SegmentationLib.drawn_measures import clear_measures, draw_measures
 from CPS4SegmentationLib.flag_words import flag_words
 from CPS4SegmentationLib.level_changes import LevelChanges
@@ -24,7 +25,14 @@ from CPS4SegmentationLib.logic import CPS4SegmentationLogic, show_error
 from CPS4SegmentationLib.panel import Panel, fit_to_contents
 from CPS4SegmentationLib.report import make_report
 from CPS4SegmentationLib.review import Finding
-from CPS4SegmentationLib.segmentations import BINARY, agreement_of, examine, segments, source_volume
+from CPS4SegmentationLib.segmentations import (
+    BINARY,
+    agreement_of,
+    examine,
+    looked_at,
+    segments,
+    source_volume,
+)
 
 STRUCTURE, VOLUME, CONFIDENCE, FLAGS = range(4)
 NO_SPINE = Spine({}, {}, math.nan)
@@ -58,6 +66,7 @@ class ReviewPanel(Panel):
         self.ui.measureTable.connect("currentCellChanged(int,int,int,int)", self._on_measure)
         self.ui.drawButton.connect("toggled(bool)", self._on_draw)
         self.ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_node)
+        self.ui.lookedAtButton.connect("clicked()", self.look_at)
         self.ui.levelsUpButton.connect("clicked()", self.levels_up)
         self.ui.levelsDownButton.connect("clicked()", self.levels_down)
         self._level_click = LevelClick(
@@ -77,6 +86,16 @@ class ReviewPanel(Panel):
     def segmentation(self) -> slicer.vtkMRMLSegmentationNode | None:
         """The segmentation under review."""
         return self.ui.segmentationSelector.currentNode()
+
+    def look_at(self) -> None:
+        """Take the chosen structure off the list of those to look at, and show the next one."""
+        chosen = self._chosen()
+        if chosen is None or chosen.segment is None or not chosen.flags:
+            return
+        told = _("{name} was looked at.").format(name=chosen.name)
+        self._change(lambda changes: changes.look_at(chosen.segment, chosen.flags), told)
+        left = (finding.segment for finding in self._findings if finding.flags and finding.segment)
+        self._show_structure(next(left, chosen.segment))
 
     def levels_up(self) -> None:
         """Name every structure one level higher: L5 becomes L4."""
@@ -185,8 +204,7 @@ class ReviewPanel(Panel):
 
     def refresh(self) -> None:
         """Enable what can be done now, and measure again if the segmentation changed elsewhere."""
-        if self.widget.visible:
-            self._show_findings()
+        self._show_findings()
         node, chosen = self.segmentation, self._chosen()
         filled = node is not None and node.GetSegmentation().GetNumberOfSegments() > 0
         if not filled:
@@ -204,6 +222,9 @@ class ReviewPanel(Panel):
             button.enabled = filled
         self.ui.editButton.enabled = node is not None
         self.ui.drawButton.enabled = filled
+        self.ui.lookedAtButton.enabled = (
+            chosen is not None and chosen.segment is not None and bool(chosen.flags)
+        )
         for button in (self.ui.renameButton, self.ui.deleteButton):
             button.enabled = chosen is not None and chosen.segment is not None
         self.ui.undoButton.enabled = self._changes is not None and self._changes.can_undo
@@ -261,6 +282,8 @@ class ReviewPanel(Panel):
         with slicer.util.WaitCursor():
             self._findings, self._spine = ([], NO_SPINE) if node is None else examine(node)
         self._seen = None if node is None else _state(node)
+        if node is not None:
+            show_doubt(node, {finding.segment for finding in self._findings if finding.flags})
         self._fill_table()
 
     def _fill_table(self) -> None:
@@ -272,11 +295,12 @@ class ReviewPanel(Panel):
                 finding.name,
                 _number(finding.volume_ml, 1),
                 _number(finding.confidence, 2),
-                ", ".join(self._words[flag] for flag in finding.flags),
+                self._why(finding.flags) or (_("looked at") if finding.looked_at else ""),
             )
+            tips = {CONFIDENCE: self._in_words(finding), FLAGS: self._why(finding.flags + finding.looked_at)}
             for column, text in enumerate(texts):
                 item = qt.QTableWidgetItem(text)
-                item.setToolTip(self._in_words(finding) if column == CONFIDENCE else text)
+                item.setToolTip(tips.get(column, text))
                 table.setItem(row, column, item)
         table.blockSignals(blocked)
         self._summarise()
@@ -326,6 +350,10 @@ class ReviewPanel(Panel):
         item = self.ui.measureTable.item(self.ui.measureTable.currentRow(), STRUCTURE)
         return "" if item is None else item.text()
 
+    def _why(self, flags: list[str]) -> str:
+        """Return why to look at a structure."""
+        return ", ".join(self._words[flag] for flag in flags)
+
     def _in_words(self, finding: Finding) -> str:
         """Return what the confidence is the mean of."""
         parts = (f"{self._parts[name]} {_number(value, 2)}" for name, value in finding.agreement.items())
@@ -348,6 +376,12 @@ class ReviewPanel(Panel):
         row = self.ui.structureTable.currentRow()
         return self._findings[row] if 0 <= row < len(self._findings) else None
 
+    def _show_structure(self, segment: str) -> None:
+        """Choose the row of a segment, and take the views there."""
+        (row,) = (row for row, finding in enumerate(self._findings) if finding.segment == segment)
+        self.ui.structureTable.setCurrentCell(row, STRUCTURE)
+        self._on_row(row)  # it may have been the chosen row before
+
     def _on_row(self, row: int, *_args: int) -> None:
         chosen = self._chosen()
         if chosen is not None and chosen.centre is not None:
@@ -364,7 +398,12 @@ def _state(node: slicer.vtkMRMLSegmentationNode) -> tuple:
     return (
         node.GetID(),
         *(
-            (segment.GetName(), _changed(segment.GetRepresentation(BINARY)), *agreement_of(segment).values())
+            (
+                segment.GetName(),
+                _changed(segment.GetRepresentation(BINARY)),
+                *agreement_of(segment).values(),
+                *looked_at(segment),
+            )
             for segment in segments(node)
         ),
     )

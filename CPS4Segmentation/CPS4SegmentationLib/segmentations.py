@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 from CPS4Core.class_table import segment_id
 from CPS4Core.errors import CPS4Error
 from CPS4Core.measuring import Spine, measure_masks
+from CPS4SegmentationLib.doubt import show_doubt
 from CPS4SegmentationLib.review import Finding, review
 
 DIGEST = "CPS4.Digest"
@@ -27,6 +28,8 @@ MODEL, DOUBTS = "CPS4.ModelName", "CPS4.Doubts"
 """Node attributes of what the engine made: the model's name, and what the engine doubts, a sentence a line."""
 AGREEMENT = {"network": "CPS4.Network", "teacher": "CPS4.Teacher", "prompts": "CPS4.Prompts"}
 """Segment tags: what speaks for the structure, each 0 to 1. See ``CPS4Core.inference.agreement``."""
+LOOKED_AT = "CPS4.LookedAt"
+"""Segment tag: for what flags somebody looked at the structure, with a semicolon between two."""
 BINARY = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 
 
@@ -96,6 +99,20 @@ def agreement_of(segment: slicer.vtkSegment) -> dict[str, float]:
     return found
 
 
+def looked_at(segment: slicer.vtkSegment) -> list[str]:
+    """Return for what flags somebody looked at a structure."""
+    tag = vtk.reference("")
+    return str(tag).split(";") if segment.GetTag(LOOKED_AT, tag) else []
+
+
+def set_looked_at(segment: slicer.vtkSegment, flags: Iterable[str]) -> None:
+    """Write down for what flags somebody looked at a structure; without any, nobody did."""
+    if text := ";".join(flags):
+        segment.SetTag(LOOKED_AT, text)
+    else:
+        segment.RemoveTag(LOOKED_AT)
+
+
 def replace_content(
     target: slicer.vtkMRMLSegmentationNode, source: slicer.vtkMRMLSegmentationNode
 ) -> slicer.vtkMRMLSegmentationNode:
@@ -103,6 +120,7 @@ def replace_content(
     had_surface = target.GetSegmentation().ContainsRepresentation(
         slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
     )
+    show_doubt(target, ())  # the new segments have the IDs, and so the display, of the old ones
     target.GetSegmentation().DeepCopy(source.GetSegmentation())
     for name in (DIGEST, MADE_BY, MODEL, DOUBTS):
         target.SetAttribute(name, source.GetAttribute(name))
@@ -258,4 +276,5 @@ def examine(node: slicer.vtkMRMLSegmentationNode) -> tuple[list[Finding], Spine]
     volume.GetIJKToRASMatrix(matrix)
     to_ras = slicer.util.arrayFromVTKMatrix(matrix)
     spine = measure_masks(((names[segment_id], mask) for segment_id, mask in masks.items()), to_ras)
-    return review(masks, names, agreement, to_ras), spine
+    seen = {segment_id: looked_at(segment) for segment_id, segment in named.items()}
+    return review(masks, names, agreement, seen, to_ras), spine
