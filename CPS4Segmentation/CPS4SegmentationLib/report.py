@@ -194,6 +194,13 @@ def _flagged(node: slicer.vtkMRMLSegmentationNode, findings: Sequence[Finding]) 
         for finding in findings
         if finding.flags
     ]
+    told += [
+        _("{name}: {flags}; looked at.").format(
+            name=finding.name, flags=", ".join(words[flag] for flag in finding.looked_at)
+        )
+        for finding in findings
+        if finding.looked_at
+    ]
     yield _paragraph(escape(" ".join(told) or _("Nothing conspicuous.")))
 
 

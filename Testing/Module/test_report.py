@@ -105,6 +105,23 @@ def test_html_is_one_file_with_pictures_measures_and_flags(plain_module, reviewe
     assert "L2/L3: missing" in html[html.index("To look at") : html.index("Measures</h2>")]
 
 
+def test_what_was_looked_at_is_told_too(plain_module, reviewed, tmp_path):
+    slicer, node = plain_module.slicer, reviewed.segmentation
+    segment, volume = node.GetSegmentation().GetSegmentIdBySegmentName("L4"), slicer.util.getNode(NAME)
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment, volume)
+    from_side_to_side = np.moveaxis(mask, np.argmin(mask.shape), 0)
+    from_side_to_side[: len(from_side_to_side) // 2] = 0
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, segment, volume)
+    reviewed.refresh()
+    table = reviewed.ui.structureTable
+    (row,) = (row for row in range(table.rowCount) if table.item(row, 0).text() == "L4")
+    assert "one side" in table.item(row, 3).text()
+    table.setCurrentCell(row, 0)
+    reviewed.ui.lookedAtButton.click()
+    html = save(plain_module, reviewed, tmp_path / "report.html")
+    assert re.search("L4: [^.]*one side; looked at", html)
+
+
 def test_nobody_is_named_unless_asked(plain_module, reviewed, tmp_path):
     assert not reviewed.ui.patientNameBox.checked
     html = save(plain_module, reviewed, tmp_path / "a.html")
