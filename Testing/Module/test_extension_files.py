@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import struct
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -73,6 +74,26 @@ def test_the_catalogue_entry_has_what_the_schema_asks_for():
     assert entry["scm_url"].endswith(".git")
 
 
+def test_the_index_finds_the_licence():
+    """The names for which ``scripts/check_description_files.py`` of Slicer/ExtensionsIndex looks in the root."""
+    known = {"LICENSE", "LICENCE", "License.txt", "license.txt", "LICENSE.txt", "COPYING", "COPYING.txt"}
+    (licence,) = {path.name for path in ROOT.iterdir() if path.is_file()} & known
+    assert "Apache License" in (ROOT / licence).read_text(encoding="utf-8")
+
+
+def test_a_clone_is_as_small_as_the_index_wants_it():
+    """The same script refuses more than 100 MB, history and checkout together."""
+
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    if not (ROOT / ".git").exists() or git("rev-parse", "--is-shallow-repository").strip() == "true":
+        pytest.skip("needs a checkout with its whole history")
+    history = int(git("rev-list", "--disk-usage", "--objects", "HEAD"))
+    files = sum((ROOT / name).stat().st_size for name in git("ls-files", "-z").split("\0") if name)
+    assert (history + files) / 2**20 < 100
+
+
 def test_the_description_file_agrees_with_cmake():
     lines = (ROOT / "CPS4.s4ext").read_text(encoding="utf-8").splitlines()
     described = dict(
@@ -107,8 +128,6 @@ def test_versions_are_equal():
 
 def test_the_boxes_of_the_train_panel_are_what_the_engine_takes():
     """Compared in a process of its own: Slicer's never imports the engine's heavy parts."""
-    import subprocess
-
     script = (
         "import json; from CPS4Core.config import PRESETS; from CPS4Core.data.label_schemes import SCHEMES;"
         "print(json.dumps([sorted(PRESETS), sorted(SCHEMES)]))"
