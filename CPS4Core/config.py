@@ -139,7 +139,7 @@ class TrainSettings(Group):
 
     dice_share: float = Field(default=0.0, ge=0.0, le=1.0)
     """Share of the Dice loss in the supervised loss of ``supervised``, ``mean_teacher_hard``, ``cps4`` and ``dusss``;
-    the rest is the cross-entropy of eq. 5."""
+    the rest is the cross-entropy of eq. 5. Counted labels are learnt from alike."""
     confidence: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Least certainty of a pseudo-label (eq. 7) for it to count: the teacher's probability of the class, or the
     attention of its text map times the trust in it, whichever is larger."""
@@ -311,6 +311,7 @@ BASE = Settings(
         epochs=20,
         steps_per_epoch=50,
         validate_every=5,
+        ramp=0.3,
         dice_share=0.5,
         teacher_weight=0.1,
         unmapped="ignore",

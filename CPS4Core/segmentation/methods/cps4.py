@@ -21,11 +21,13 @@ class CPS4(TaughtMethod):
         if self.settings.confidence:
             certainty = torch.maximum(z_t.softmax(1), text.certainty)
             target = keep_confident(target, certainty, self.settings.confidence)
-        if self.settings.count_every:  # the teacher has been asked, when the levels were counted
-            target = leave_out(target, text.labels == IGNORE)
 
         supervised = self.supervised_loss(y_l, batch.labels)  # eq. 5
-        semi_text = cross_entropy(y_s, text.labels, text.trust)  # eq. 6
+        if self.settings.count_every:  # counted labels are labels; where they are unsure, so was the teacher
+            target = leave_out(target, text.labels == IGNORE)
+            semi_text = self.supervised_loss(y_s, text.labels)
+        else:
+            semi_text = cross_entropy(y_s, text.labels, text.trust)  # eq. 6
         semi_enhance = cross_entropy(y_s, target)  # eq. 7
         semi = (self.settings.text_weight * semi_text + semi_enhance) / 2
         total = ramp(batch.progress, self.settings.ramp) * semi + supervised
