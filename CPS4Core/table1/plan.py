@@ -56,6 +56,7 @@ AS_PUBLISHED = (
     "train.confidence=0.0",
     "train.count_every=0",
     "train.two_views=false",
+    "train.ramp=0.0",
 )
 """How the paper uses the text maps, and no more; whatever the table's settings do with them."""
 
