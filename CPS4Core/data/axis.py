@@ -32,6 +32,8 @@ class Axis:
     """Where the first canvas pixel lies, in pixels of the volume."""
     step: float
     """From one canvas pixel to the next, in pixels of the volume."""
+    border: tuple[int, int] = (0, 0)
+    """Pixels before and after the picture that show nothing: as good as outside of the volume."""
 
     @classmethod
     def stretched(cls, length: int, canvas: int, first_edge: float, extent: float) -> Axis:
@@ -40,19 +42,33 @@ class Axis:
         return cls(length, canvas, first_edge + step / 2 - 0.5, step)
 
     @classmethod
-    def centred(cls, length: int, canvas: int, step: float, whole: bool) -> Axis:
-        """Return the axis whose canvas has its centre in the volume's centre.
+    def centred(
+        cls, length: int, canvas: int, step: float, whole: bool, border: tuple[int, int] = (0, 0)
+    ) -> Axis:
+        """Return the axis whose canvas has its centre in the picture's centre.
 
         Args:
             length: pixels of the volume.
             canvas: pixels of the canvas.
             step: from one canvas pixel to the next, in pixels of the volume.
-            whole: let the canvas grow until it covers the whole volume.
+            whole: let the canvas grow until it covers the whole picture.
+            border: pixels before and after the picture that show nothing.
         """
+        shown = length - sum(border)
         if whole:
-            needed = int(np.ceil(length / step - 1e-6))
+            needed = int(np.ceil(shown / step - 1e-6))
             canvas = max(canvas, -(-needed // CANVAS_STEP) * CANVAS_STEP)
-        return cls(length, canvas, (length - 1) / 2 - step * (canvas - 1) / 2, step)
+        return cls(length, canvas, border[0] + (shown - 1) / 2 - step * (canvas - 1) / 2, step, border)
+
+    @property
+    def first(self) -> int:
+        """The first pixel of the picture."""
+        return self.border[0]
+
+    @property
+    def last(self) -> int:
+        """The last pixel of the picture."""
+        return self.length - 1 - self.border[1]
 
     @property
     def positions(self) -> np.ndarray:
@@ -61,8 +77,8 @@ class Axis:
 
     @property
     def inside(self) -> np.ndarray:
-        """Which canvas pixels lie in the volume."""
-        return (self.positions >= -0.5) & (self.positions <= self.length - 0.5)
+        """Which canvas pixels lie in the picture."""
+        return (self.positions >= self.first - 0.5) & (self.positions <= self.last + 0.5)
 
     @property
     def window(self) -> slice:
@@ -92,11 +108,11 @@ class Axis:
         """Return how values on the canvas are interpolated linearly at the volume's pixels.
 
         Returns:
-            The volume's pixels that lie on the canvas, for each the canvas pixel before it, and the weight of the one
+            The picture's pixels that lie on the canvas, for each the canvas pixel before it, and the weight of the one
             after.
         """
-        low = max(0, int(np.ceil(self.start - self.step / 2)))
-        high = min(self.length, int(np.floor(self.start + self.step * (self.canvas - 0.5))) + 1)
+        low = max(self.first, int(np.ceil(self.start - self.step / 2)))
+        high = min(self.last, int(np.floor(self.start + self.step * (self.canvas - 0.5)))) + 1
         position = ((np.arange(low, high) - self.start) / self.step).clip(0, self.canvas - 1)
         before = np.minimum(position.astype(int), self.canvas - 2)
         return slice(low, high), before, (position - before).astype(np.float32)
@@ -104,10 +120,11 @@ class Axis:
 
 @lru_cache(maxsize=16)
 def _cubic_matrix(axis: Axis) -> np.ndarray:
-    identity = np.eye(axis.length)
+    shown = axis.last - axis.first + 1
+    identity = np.eye(shown)
     if axis.step > 1:
         identity = gaussian_filter1d(identity, (axis.step - 1) / 2, axis=0, mode="nearest")
-    spline = make_interp_spline(np.arange(axis.length), identity, k=min(3, axis.length - 1))
-    matrix = spline(axis.positions.clip(0, axis.length - 1))
+    spline = make_interp_spline(np.arange(shown), identity, k=min(3, shown - 1))
+    matrix = spline((axis.positions - axis.first).clip(0, shown - 1))
     matrix[np.abs(matrix) < NEGLIGIBLE] = 0
-    return (matrix * axis.inside[:, None]).astype(np.float32)
+    return np.pad(matrix * axis.inside[:, None], ((0, 0), axis.border)).astype(np.float32)

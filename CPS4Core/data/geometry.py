@@ -31,6 +31,8 @@ THICK_MM = 2.0
 """Slices thinner than this can be cut in any direction."""
 CLIP_PERCENT = 0.5
 """Share of the darkest and of the brightest pixels that are clipped before standardising."""
+FEWEST_SHOWN = 16
+"""A picture has at least so many rows and columns; with fewer, no border is taken off."""
 Stack = TypeVar("Stack", np.ndarray, Tensor)
 ONE_SLICE_LACKS = "what lies beside it is missing, and nothing can be measured in 3D"
 """What the user should know of a scan of one slice."""
@@ -59,10 +61,13 @@ class SliceGrid:
     def of(cls, image: sitk.Image, settings: InputSettings, whole: bool = False) -> SliceGrid:
         """Lay canonical slices into a volume.
 
+        A canvas of fixed spacing leaves out an empty border, which many a scan has been padded with: nothing is to be
+        found there, and it would shift the standardised intensities.
+
         Args:
             image: a 3D volume of any orientation.
             settings: size and spacing of the canvas.
-            whole: let a canvas of fixed spacing grow until it covers the whole field of view, for inference.
+            whole: let a canvas of fixed spacing grow until it covers the whole picture, for inference.
         """
         order, flips = stack_axes(image.GetDirection())
         lengths = [image.GetSize()[::-1][axis] for axis in order]
@@ -72,9 +77,16 @@ class SliceGrid:
             rows = Axis.stretched(lengths[1], settings.size[0], lengths[1] / 4, lengths[1] / 2)
             columns = Axis.stretched(lengths[2], settings.size[1], 0.0, float(lengths[2]))
         else:
+            array = sitk.GetArrayViewFromImage(image)
             rows, columns = (
-                Axis.centred(length, pixels, settings.spacing_mm / mm, whole)
-                for length, pixels, mm in zip(lengths[1:], settings.size, spacing[1:], strict=True)
+                Axis.centred(
+                    lengths[k],
+                    settings.size[k - 1],
+                    settings.spacing_mm / spacing[k],
+                    whole,
+                    _empty_border(array, order[k], turned=k in flips),
+                )
+                for k in (1, 2)
             )
         return cls(
             image.GetSize(),
@@ -94,14 +106,14 @@ class SliceGrid:
         return slices, rows * self.rows.step, columns * self.columns.step
 
     def crop(self, stack: Stack) -> Stack:
-        """Return the part of slices (..., AP, SI) that lies inside the volume, without the empty canvas; a view."""
+        """Return the part of slices (..., AP, SI) that lies inside the picture, without the empty canvas; a view."""
         return stack[..., self.rows.window, self.columns.window]
 
     def to_slices(self, image: sitk.Image) -> np.ndarray:
-        """Return the standardised slices of a volume, float32, (slices, AP, SI); zero outside of it.
+        """Return the standardised slices of a volume, float32, (slices, AP, SI); zero outside of the picture.
 
         Intensities are interpolated with cubic splines, clipped to their central 99 % and standardised to mean 0
-        and standard deviation 1 over the volume.
+        and standard deviation 1 over the picture.
         """
         # Products by torch: after numpy's, idle threads of its own would hold up the networks.
         stack = torch.from_numpy(self._canonical(sitk.GetArrayViewFromImage(image)).astype(np.float32))
@@ -115,7 +127,8 @@ class SliceGrid:
         """Return the labels on the canvas, uint8, (slices, AP, SI), nearest neighbour; background outside."""
         stack = self._canonical(sitk.GetArrayViewFromImage(labels))
         rows, columns = (
-            axis.positions.round().astype(int).clip(0, axis.length - 1) for axis in (self.rows, self.columns)
+            axis.positions.round().astype(int).clip(axis.first, axis.last)
+            for axis in (self.rows, self.columns)
         )
         slices = stack[:, rows][:, :, columns].astype(np.uint8)
         slices[:, ~self.rows.inside] = BACKGROUND
@@ -219,6 +232,27 @@ def stack_axes(direction: tuple[float, ...]) -> tuple[tuple[int, int, int], tupl
     order = (slices, rows, columns)
     flips = tuple(k for k, wanted in enumerate(CANONICAL) if pointing[order[k]] != wanted)
     return order, flips
+
+
+def _empty_border(array: np.ndarray, axis: int, turned: bool) -> tuple[int, int]:
+    """Return how many planes of a volume show nothing but its lowest value, before and after the picture.
+
+    None where hardly anything would be left.
+
+    Args:
+        array: of the volume.
+        axis: across the planes.
+        turned: count from the other end.
+    """
+    lowest = array.min()
+    planes = np.moveaxis(array, axis, 0)
+    before, after = (
+        next((k for k, plane in enumerate(towards) if (plane != lowest).any()), len(planes))
+        for towards in (planes, planes[::-1])
+    )
+    if len(planes) - before - after < FEWEST_SHOWN:
+        return 0, 0
+    return (after, before) if turned else (before, after)
 
 
 def _interpolate(values: np.ndarray, rows: tuple, columns: tuple) -> np.ndarray:

@@ -29,7 +29,7 @@ from CPS4Core.events import Progress, Reporter, Warned
 from CPS4Core.failures import failure_of, is_below
 from CPS4Core.files import read_json, write_json
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

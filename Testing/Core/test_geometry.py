@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from CPS4Core.config import InputSettings
 from CPS4Core.data.axis import Axis
 from CPS4Core.data.best_classes import best_classes, scores_in
-from CPS4Core.data.geometry import SliceGrid, check_sagittal
+from CPS4Core.data.geometry import SliceGrid, check_sagittal, stack_axes
 from CPS4Core.errors import CPS4Error
 
 PAPER = InputSettings(size=(64, 128))
@@ -168,6 +168,37 @@ def test_a_small_volume_is_padded_with_zeros_and_background():
     values = slices[:, 15:49, 42:86]
     assert abs(values.mean()) < 0.2
     assert not grid.labels_to_slices(labels)[:, :10].any()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("orientation", [0, 17, 29, 46])
+def test_an_empty_border_is_as_good_as_outside(orientation, whole):
+    """A scan padded with black gives the same slices, and its labels on the same places of the patient."""
+    image, labels = make_volume(ORIENTATIONS[orientation])
+    order, _ = stack_axes(image.GetDirection())
+    in_plane = [2 - axis for axis in order[1:]]  # of the axes x, y, z
+    before, after = ([amount if axis in in_plane else 0 for axis in range(3)] for amount in (30, 11))
+    lowest = float(sitk.GetArrayViewFromImage(image).min())
+    padded = sitk.ConstantPad(image, before, after, lowest)
+    grid, wide = (SliceGrid.of(scan, FIXED, whole=whole) for scan in (image, padded))
+    slices = grid.to_slices(image)
+    np.testing.assert_allclose(wide.to_slices(padded), slices, atol=1e-5)
+    truth = one_hot(grid.labels_to_slices(labels))
+    back = back_from(wide, truth)
+    assert back.GetSize() == padded.GetSize() and back.GetOrigin() == padded.GetOrigin()
+    expected = sitk.ConstantPad(back_from(grid, truth), before, after, 0)
+    assert np.array_equal(sitk.GetArrayViewFromImage(back), sitk.GetArrayViewFromImage(expected))
+    everywhere = back_from(wide, one_hot(np.full(slices.shape, 3)))
+    picture = sitk.ConstantPad(sitk.Cast(image * 0 + 1, sitk.sitkUInt8), before, after, 0)
+    found = sitk.GetArrayViewFromImage(everywhere) > 0
+    assert found.any() and not (found & (sitk.GetArrayViewFromImage(picture) == 0)).any()
+
+
+def test_a_picture_of_a_few_pixels_keeps_its_border():
+    dot = np.zeros((5, 60, 80), np.int16)
+    dot[2, 30:33, 40:44] = 100
+    grid = SliceGrid.of(sitk.GetImageFromArray(dot), FIXED)
+    assert grid.rows.border == grid.columns.border == (0, 0)
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (0, -1), (-1, 0), (-1, -1)])
