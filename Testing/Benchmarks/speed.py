@@ -1,6 +1,6 @@
 """How much time the engine adds to the bare networks, and how memory grows with the number of cases.
 
-    python Testing/Benchmarks/speed.py          writes Testing/Benchmarks/RESULTS.md
+    python Testing/Benchmarks/speed.py --threads 1          writes Testing/Benchmarks/speed.md
 
 Segmenting is measured on a phantom with networks that trained for some minutes, and with random weights on noise. That
 is the worst case: every structure is seen everywhere, and borders are everywhere when the classes are brought back
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,26 +25,30 @@ import psutil
 import SimpleITK as sitk
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from timing import bare_forward, clock, interleaved, time_stage
+
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.card import NETWORK
 from CPS4Core.config import Settings, load_settings
-from CPS4Core.data.geometry import SliceGrid
-from CPS4Core.devices import choose_precision, memory_format
-from CPS4Core.events import Finished, silent
+from CPS4Core.events import silent
 from CPS4Core.inference.batch import Task, segment_one
 from CPS4Core.inference.segmenter import Segmenter
 from CPS4Core.model_folder import ModelFolder, new_card
-from CPS4Core.segmentation.methods.method import Batch
 from CPS4Core.segmentation.unet import ResidualUNet
+from CPS4Core.shipped_model import BASE, model_path
 from CPS4Core.synthesis.phantom.data_set import write_phantom_data_set
 from CPS4Core.synthesis.phantom.volume import PhantomOptions, make_phantom
-from CPS4Core.systems import find_method
 from CPS4Core.training.train import train
 
-RESULTS = Path(__file__).parent / "RESULTS.md"
+OUTPUT = Path(__file__).parent / "speed.md"
 CPU = torch.device("cpu")
-PHANTOM = PhantomOptions(slices=(15, 15), pixel_mm=(0.6, 0.6), field_of_view_mm=(307.2, 307.2))
+PHANTOM = PhantomOptions(
+    slices=(15, 15), pixel_mm=(0.6, 0.6), field_of_view_mm=(307.2, 307.2), vary_orientation=False
+)
 """About 15 slices of 512 x 512."""
+SMALL_PHANTOM = PhantomOptions(slices=(5, 5), pixel_mm=(2.4, 2.4), field_of_view_mm=(307.2, 307.2))
 QUICK = {
     "paper": [
         "train.method=supervised",
@@ -57,6 +61,8 @@ QUICK = {
 }
 """Trainings of some minutes, after which a network sees the spine and the background."""
 BOUND = "1.15"
+PARTS = ("segment", "cold", "step", "growth", "large")
+MOST_MEMORY = 4 * 2**30
 
 
 def main() -> None:
@@ -66,39 +72,64 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cases", type=int, nargs="+", default=[10, 100, 1000])
+    parser.add_argument("--threads", type=int, default=1, help="of a process")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--presets", nargs="+", choices=["base", *QUICK], default=["base", *QUICK])
+    parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # of the processes that are started
     lines = [
         "# Speed and memory",
         "",
-        f"`python Testing/Benchmarks/speed.py --repeats {arguments.repeats} --cases "
-        f"{' '.join(map(str, arguments.cases))}` on {machine()}.",
+        f"`python Testing/Benchmarks/speed.py {' '.join(sys.argv[1:])}` on {machine()}.",
         "",
-        "The study has 15 slices of 512 x 512. The trained networks learnt for some minutes on phantoms. Random "
-        "weights on noise are the worst case: every structure is seen everywhere and brought back to the scan's grid.",
+        "The study has 15 slices of 512 x 512. The bare forward is that of the same network, its batch normalisations "
+        "folded into its convolutions as the engine does, on prepared slices. Networks of `paper` and `small` "
+        "learnt for some minutes on phantoms, `base` is the model that comes with CPS4. Random weights on noise are "
+        "the worst case: every structure is seen everywhere and brought back to the scan's grid.",
         "",
         "| what | measured | bound |",
         "|---|---|---|",
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        phantom = make_phantom(0, PHANTOM).image
-        for preset, changes in QUICK.items():
-            settings = load_settings(preset, changes)
-            trained = train_network(Path(folder) / preset, settings)
-            random = write_model(Path(folder) / preset / "random", settings)
-            lines += segmentation(f"{preset}, trained, a phantom", trained, phantom, arguments.repeats, BOUND)
-            lines += segmentation(
-                f"{preset}, random weights, noise", random, study(15, 512), arguments.repeats
-            )
-        lines += cold_start(trained, Path(folder))  # of the preset small, the last
-        lines += stage_2_step(Path(folder) / "step")
-        lines += growth(trained, Path(folder), arguments.cases)
-    RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with tempfile.TemporaryDirectory() as name:
+        folder, shipped = Path(name), model_path(BASE)
+        if "segment" in arguments.parts:
+            lines += segmentations(folder, arguments.presets, arguments.repeats)
+        if "cold" in arguments.parts:
+            lines += cold_start(shipped, folder)
+        if "step" in arguments.parts:
+            lines += stage_2_step(folder / "step")
+        if "growth" in arguments.parts:
+            lines += growth(shipped, folder, arguments.cases)
+        if "large" in arguments.parts:
+            lines += large_scans(shipped, folder)
+    arguments.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 
 def machine() -> str:
     """Return the kind of machine, in words."""
-    return f"{os.cpu_count()} CPU cores ({platform.machine()}), no GPU, torch {torch.__version__}"
+    threads = torch.get_num_threads()
+    return (
+        f"{os.cpu_count()} CPU cores ({platform.machine()}), no GPU, {threads} "
+        f"{'thread' if threads == 1 else 'threads'}, torch {torch.__version__}"
+    )
+
+
+def segmentations(folder: Path, presets: list[str], repeats: int) -> list[str]:
+    """Measure warm segmentations of a phantom and of noise against the bare forward, for each preset."""
+    lines, phantom = [], make_phantom(0, PHANTOM).image
+    for preset in presets:
+        if preset == "base":
+            lines += segmentation("base, a phantom", model_path(BASE), phantom, repeats, BOUND)
+            continue
+        settings = load_settings(preset, QUICK[preset])
+        trained = train_network(folder / preset, settings)
+        random = write_model(folder / preset / "random", settings)
+        lines += segmentation(f"{preset}, trained, a phantom", trained, phantom, repeats, BOUND)
+        lines += segmentation(f"{preset}, random weights, noise", random, study(15, 512), repeats)
+    return lines
 
 
 def train_network(folder: Path, settings: Settings) -> Path:
@@ -111,21 +142,11 @@ def train_network(folder: Path, settings: Settings) -> Path:
 def segmentation(name: str, model: Path, image: sitk.Image, repeats: int, bound: str = "") -> list[str]:
     """Measure a warm segmentation of a study against the bare forward of its slices."""
     segmenter = Segmenter(ModelFolder.open(model), CPU)
-    slices = torch.from_numpy(SliceGrid.of(image, segmenter.input, whole=True).to_slices(image)).unsqueeze(1)
-    batches = slices.split(segmenter.slices_at_once(slices))
-    batches = [batch.contiguous(memory_format=memory_format(CPU, training=False)) for batch in batches]
-    half = choose_precision(CPU) == "bf16"
-
-    @torch.inference_mode()
-    def bare() -> None:
-        for batch in batches:
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                segmenter.network(batch)
-
-    whole, alone = interleaved([lambda: segmenter.segment(image), bare], repeats)
+    forward = bare_forward(segmenter, image)
+    whole, alone = interleaved([lambda: segmenter.segment(image), forward], repeats)
     return [
         f"| segment, warm, {name}: time over the bare forward | "
-        f"{whole / alone:.2f} ({whole:.2f} s / {alone:.2f} s) | {bound} |"
+        f"{whole / alone:.2f} ({whole:.3f} s / {alone:.3f} s) | {bound} |"
     ]
 
 
@@ -140,71 +161,110 @@ def cold_start(model: Path, folder: Path) -> list[str]:
         "from CPS4Core.model_folder import ModelFolder;"
         "Segmenter(ModelFolder.open(sys.argv[1]), torch.device('cpu'))",
     }
-    lines = []
-    for name, code in parts.items():
-        seconds = clock(lambda code=code: subprocess.run([sys.executable, "-c", code, model], check=True))
-        lines.append(f"| cold start: {name} | {seconds:.1f} s | |")
-    command = ["segment", scan, folder / "out.nii.gz", "--model", model, "--device", "cpu"]
-    whole = clock(
-        lambda: subprocess.run(
-            [sys.executable, "-m", "CPS4Core.cli", *command], check=True, capture_output=True
-        )
-    )
-    return [*lines, f"| cold start: the whole command `cps4 segment` | {whole:.1f} s | |"]
-
-
-def stage_2_step(folder: Path) -> list[str]:
-    """Measure a stage-2 step against its own forwards and backward, and the wait for data."""
-    settings = load_settings(
-        "small", ["train.method=mean_teacher_hard", "train.epochs=1", "train.steps_per_epoch=30"]
-    )
-    data = write_phantom_data_set(folder / "data", 6, labelled=3, options=PhantomOptions(slices=(9, 9)))
-    events: list = []
-    options = {"ratio": 1.0, "encoders": None, "device": CPU, "cancellation": Cancellation()}
-    train(data, folder / "run", settings, report=events.append, **options)
-    (end,) = (event.details for event in events if isinstance(event, Finished))
-    step = end["seconds"] / end["steps"]
-    bare = bare_step(settings)
+    commands = {name: ["-c", code, model] for name, code in parts.items()}
+    commands["`cps4 segment --help`"] = ["-m", "CPS4Core.cli", "segment", "--help"]
+    whole = ["segment", scan, folder / "out.nii.gz", "--device", "cpu", "--overwrite"]
+    commands["the whole command `cps4 segment`"] = ["-m", "CPS4Core.cli", *whole]
+    bounds = {"the whole command `cps4 segment`": "2 s"}
+    times = {
+        name: statistics.median(_process(command) for _ in range(3)) for name, command in commands.items()
+    }
     return [
-        f"| stage-2 step, mean teacher, preset small: time over its bare forwards and backward | {step / bare:.2f} "
-        f"({step:.3f} s / {bare:.3f} s; the validation at the end of the epoch included) | 1.25 |",
-        f"| share of stage 2 spent waiting for data | {100 * end['waiting_for_data']:.1f} % | |",
+        f"| cold start: {name} | {seconds:.2f} s | {bounds.get(name, '')} |"
+        for name, seconds in times.items()
     ]
 
 
-def bare_step(settings: Settings) -> float:
-    """Return the seconds of the forwards and the backward of one step, on random slices."""
-    method = find_method(settings.train.method).load()(settings.train).train()
-    shape = (settings.train.batch, *settings.input.size)
-    images = torch.randn(2, shape[0], 1, *shape[1:])
-    batch = Batch(
-        labelled=images[0], labels=torch.randint(0, 20, shape), unlabelled=images[1], progress=0.0, step=0
-    )
+def _process(arguments: list) -> float:
+    return clock(lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True))
 
-    def step() -> None:
-        method(batch)["total"].backward()
 
-    (seconds,) = interleaved([step], 10)
-    return seconds
+def stage_2_step(folder: Path) -> list[str]:
+    """Measure a stage-2 step against its own forwards, backward and optimiser, and the wait for data."""
+    settings = load_settings("small", ["train.method=mean_teacher_hard"])
+    data = write_phantom_data_set(folder / "data", 6, labelled=3, options=PhantomOptions(slices=(9, 9)))
+    found = time_stage(2, data, folder / "run", settings, CPU, 40, bare_repeats=20)
+    return [
+        f"| stage-2 step, mean teacher, preset small: time over its loss, backward and optimiser alone | "
+        f"{found.step / found.bare:.2f} ({found.step:.3f} s / {found.bare:.3f} s) | 1.25 |",
+        f"| share of stage 2 spent waiting for data | {100 * found.waiting:.1f} % | |",
+    ]
 
 
 def growth(model: Path, folder: Path, cases: list[int]) -> list[str]:
     """Measure the peak memory and the time of segmenting ever more cases with one warm model."""
     segmenter = Segmenter(ModelFolder.open(model), CPU)
     scan = folder / "small.nii.gz"
-    sitk.WriteImage(study(9, 128), str(scan))
+    sitk.WriteImage(make_phantom(0, SMALL_PHANTOM).image, str(scan))
+    task = Task(scan, folder / "out.nii.gz")
     lines, process = [], psutil.Process()
     for count in cases:
         peak = 0
         start = time.monotonic()
         for _ in range(count):
-            segment_one(segmenter, Task(scan, folder / "out.nii.gz"), False, silent, Cancellation())
+            segment_one(segmenter, task, "counted", silent, Cancellation())
             peak = max(peak, process.memory_info().rss)
         seconds = (time.monotonic() - start) / count
         lines.append(
             f"| segment {count} cases: peak memory, time a case | {peak / 2**20:.0f} MiB, {seconds:.2f} s | |"
         )
     return lines
+
+
+def large_scans(model: Path, folder: Path) -> list[str]:
+    """Measure time and peak memory of segmenting large scans, each in a process of its own; on Linux."""
+    code = (
+        "import sys, time, torch; from CPS4Core.inference.segmenter import Segmenter;"
+        "from CPS4Core.model_folder import ModelFolder; from CPS4Core.data.volumes import read_scan;"
+        "segmenter = Segmenter(ModelFolder.open(sys.argv[1]), torch.device('cpu')); start = time.perf_counter();"
+        "found = segmenter.segment(read_scan(sys.argv[2])); seconds = time.perf_counter() - start;"
+        "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1];"
+        "print(seconds, peak, len(found.confidence))"
+    )
+    lines = []
+    for name, image in large_images():
+        scan = folder / "large.nrrd"
+        sitk.WriteImage(image, str(scan))
+        command = [sys.executable, "-c", code, str(model), str(scan)]
+        told = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout.split()
+        seconds, kib, structures = float(told[0]), int(told[1]), int(told[2])
+        assert 1024 * kib < MOST_MEMORY, f"{name}: {kib} KiB"
+        lines.append(
+            f"| segment, base, {name}, read included: time, peak memory | {seconds:.1f} s, {kib / 1024:.0f} MiB "
+            f"({structures} structures) | 4096 MiB |"
+        )
+    return lines
+
+
+def large_images() -> Iterator[tuple[str, sitk.Image]]:
+    """Yield scans made of phantoms: a whole spine (phantoms on end), 1 mm isotropic (side by side), 1024 x 1024."""
+    phantom = make_phantom(0, PHANTOM).image
+    values = sitk.GetArrayFromImage(phantom)
+    yield (
+        "whole spine, 15 x 512 x 1280",
+        _like(phantom, np.concatenate([values, values, values[..., :256]], 2)),
+    )
+    cubes = [round(length * mm) for length, mm in zip(phantom.GetSize(), phantom.GetSpacing(), strict=True)]
+    thin = sitk.Resample(
+        phantom,
+        cubes,
+        sitk.Transform(),
+        sitk.sitkLinear,
+        phantom.GetOrigin(),
+        (1.0, 1.0, 1.0),
+        phantom.GetDirection(),
+    )
+    beside = np.concatenate([sitk.GetArrayFromImage(thin)] * 3, 0)[:192]
+    yield f"1 mm isotropic, {' x '.join(map(str, beside.shape))}", _like(thin, beside)
+    fine = sitk.Expand(phantom, (2, 2, 1), sitk.sitkLinear)
+    yield "15 x 1024 x 1024", fine
+
+
+def _like(image: sitk.Image, array: np.ndarray) -> sitk.Image:
+    made = sitk.GetImageFromArray(array)
+    made.SetSpacing(image.GetSpacing())
+    made.SetDirection(image.GetDirection())
+    return made
 
 
 def study(slices: int, pixels: int) -> sitk.Image:
@@ -221,21 +281,6 @@ def write_model(folder: Path, settings: Settings) -> Path:
     network = ResidualUNet(settings.train.widths)
     ModelFolder.write(folder, 0, {NETWORK: network.state_dict()}, new_card(settings, stage=2))
     return folder
-
-
-def interleaved(actions: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Return the median seconds of each action; they take turns, so that a slow moment hits all of them."""
-    for action in actions:
-        action()
-    times = [[clock(action) for action in actions] for _ in range(repeats)]
-    return [statistics.median(column) for column in zip(*times, strict=True)]
-
-
-def clock(action: Callable[[], object]) -> float:
-    """Return the seconds that ``action`` takes."""
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":
