@@ -33,6 +33,11 @@ class SizeLimit(TorchDispatchMode):
         self._numbers = min(most, MOST_WEIGHTS) + ROOM
         self._tensors = MOST_TENSORS
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Spare torch from importing its compiler, for seconds, only to keep it away from what is here."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Count what is about to be made, then make it."""
         kwargs = kwargs or {}

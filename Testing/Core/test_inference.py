@@ -427,14 +427,29 @@ def test_the_network_that_segments_computes_what_was_trained_in_fewer_steps(mode
     assert not [module for module in folded.modules() if isinstance(module, torch.nn.BatchNorm2d)]
 
 
-def test_segmenting_imports_nothing_that_it_does_not_use():
+def imported_by(*arguments):
+    """Return the modules that a command of `cps4` imports."""
     code = (
-        "import sys, CPS4Core.cli, CPS4Core.inference.batch, CPS4Core.inference.segmenter; "
-        "print(*{name.split('.')[0] for name in sys.modules})"
+        "import sys; from CPS4Core.cli import app\n"
+        "try: app(sys.argv[1:])\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "print('IMPORTED', *sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
-    heavy = {"accelerate", "matplotlib", "pandas", "timm", "torchvision", "transformers"}
-    assert not heavy & set(done.stdout.split())
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+    return set(done.stdout.splitlines()[-1].removeprefix("IMPORTED ").split())
+
+
+def test_segmenting_imports_nothing_that_it_does_not_use(model, scan, tmp_path):
+    found = imported_by("segment", scan, tmp_path / "labels.nii.gz", "--model", model, "--device", "cpu")
+    assert "torch" in found
+    heavy = {"accelerate", "matplotlib", "pandas", "pydicom", "timm", "torchvision", "transformers"}
+    assert not found & (heavy | {"torch._dynamo", "torch._inductor"})
+
+
+def test_help_imports_nothing_heavy():
+    heavy = {"accelerate", "numpy", "PIL", "scipy", "SimpleITK", "skimage", "torch", "transformers"}
+    assert not imported_by("segment", "--help") & heavy
 
 
 def test_what_reading_says_comes_in_the_order_of_the_scans(model, data_set, tmp_path):
