@@ -10,7 +10,7 @@ SCANS ?= $(foreach images,$(wildcard ../shared/data/*/imagesTr),$(firstword $(so
 # Data sets for make base; without any, the model learns from synthetic spines alone.
 BASE_DATA ?=
 
-.PHONY: base bench check clean demo fuzz gpu lint sample screenshots test torture
+.PHONY: base bench check clean demo fuzz gpu lint peers sample screenshots test torture
 
 $(INSTALLED): pyproject.toml Testing/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +51,12 @@ bench: $(INSTALLED)
 # Everything a GPU can show, with the Python of the machine: nothing is installed. CARRIED: packages that it lacks (Testing/Gpu/carry.py); GPU_SCANS: real scans.
 gpu:
 	$(PYTHON) Testing/Gpu/check.py --output build/gpu $(if $(CARRIED),--carried $(CARRIED)) $(if $(GPU_SCANS),--scans $(GPU_SCANS))
+
+# The engine beside nnU-Net v2 and MONAI, which get an environment of their own.
+peers:
+	test -x build/peers/bin/python || $(PYTHON) -m venv build/peers
+	build/peers/bin/python -m pip install --quiet --constraint Testing/constraints.txt --editable '.[peers]'
+	build/peers/bin/python Testing/Benchmarks/peers.py $(if $(DEVICE),--device $(DEVICE))
 
 fuzz: $(INSTALLED)
 	CPS4_FUZZ_CASES=$(or $(CASES),5000) $(BIN)/python -m pytest Testing/Core/test_fuzz.py --timeout=0 --durations=0

@@ -20,6 +20,7 @@ from CPS4Core.data.geometry import SliceGrid
 from CPS4Core.devices import choose_precision, memory_format
 from CPS4Core.events import Event, Finished, Metric
 from CPS4Core.inference.segmenter import Segmenter
+from CPS4Core.synthesis.phantom.volume import PhantomOptions, make_phantom
 from CPS4Core.training.loop import TrainingLoop
 from CPS4Core.training.pretrain import pretrain
 from CPS4Core.training.train import train
@@ -52,6 +53,17 @@ def interleaved(
         action()
     times = [[clock(action, device) for action in actions] for _ in range(repeats)]
     return [statistics.median(column) for column in zip(*times, strict=True)]
+
+
+def study(slices: int, pixels: int) -> sitk.Image:
+    """Return a sagittal phantom of exactly ``slices`` of ``pixels`` x ``pixels``; its array is (slices, AP, SI)."""
+    mm = 307.2 / pixels
+    options = PhantomOptions(
+        slices=(slices, slices), pixel_mm=(mm, mm), field_of_view_mm=(307.2, 307.2), vary_orientation=False
+    )
+    image = make_phantom(0, options).image
+    lacking = [max(0, pixels - length) for length in image.GetSize()[:2]]
+    return sitk.RegionOfInterest(sitk.ConstantPad(image, (0, 0, 0), (*lacking, 0)), (pixels, pixels, slices))
 
 
 def slices_of(segmenter: Segmenter, image: sitk.Image) -> torch.Tensor:

@@ -27,7 +27,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from timing import bare_forward, clock, interleaved, time_stage
+from timing import bare_forward, clock, interleaved, study, time_stage
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.card import NETWORK
@@ -39,16 +39,11 @@ from CPS4Core.model_folder import ModelFolder, new_card
 from CPS4Core.segmentation.unet import ResidualUNet
 from CPS4Core.shipped_model import BASE, model_path
 from CPS4Core.synthesis.phantom.data_set import write_phantom_data_set
-from CPS4Core.synthesis.phantom.volume import PhantomOptions, make_phantom
+from CPS4Core.synthesis.phantom.volume import PhantomOptions
 from CPS4Core.training.train import train
 
 OUTPUT = Path(__file__).parent / "speed.md"
 CPU = torch.device("cpu")
-PHANTOM = PhantomOptions(
-    slices=(15, 15), pixel_mm=(0.6, 0.6), field_of_view_mm=(307.2, 307.2), vary_orientation=False
-)
-"""About 15 slices of 512 x 512."""
-SMALL_PHANTOM = PhantomOptions(slices=(5, 5), pixel_mm=(2.4, 2.4), field_of_view_mm=(307.2, 307.2))
 QUICK = {
     "paper": [
         "train.method=supervised",
@@ -119,7 +114,7 @@ def machine() -> str:
 
 def segmentations(folder: Path, presets: list[str], repeats: int) -> list[str]:
     """Measure warm segmentations of a phantom and of noise against the bare forward, for each preset."""
-    lines, phantom = [], make_phantom(0, PHANTOM).image
+    lines, phantom = [], study(15, 512)
     for preset in presets:
         if preset == "base":
             lines += segmentation("base, a phantom", model_path(BASE), phantom, repeats, BOUND)
@@ -128,7 +123,7 @@ def segmentations(folder: Path, presets: list[str], repeats: int) -> list[str]:
         trained = train_network(folder / preset, settings)
         random = write_model(folder / preset / "random", settings)
         lines += segmentation(f"{preset}, trained, a phantom", trained, phantom, repeats, BOUND)
-        lines += segmentation(f"{preset}, random weights, noise", random, study(15, 512), repeats)
+        lines += segmentation(f"{preset}, random weights, noise", random, noise(15, 512), repeats)
     return lines
 
 
@@ -153,7 +148,7 @@ def segmentation(name: str, model: Path, image: sitk.Image, repeats: int, bound:
 def cold_start(model: Path, folder: Path) -> list[str]:
     """Measure the parts of a cold `cps4 segment`, each in a new process."""
     scan = folder / "scan.nii.gz"
-    sitk.WriteImage(study(15, 512), str(scan))
+    sitk.WriteImage(noise(15, 512), str(scan))
     parts = {
         "the interpreter": "pass",
         "and the libraries": "import CPS4Core.inference.segmenter",
@@ -195,7 +190,7 @@ def growth(model: Path, folder: Path, cases: list[int]) -> list[str]:
     """Measure the peak memory and the time of segmenting ever more cases with one warm model."""
     segmenter = Segmenter(ModelFolder.open(model), CPU)
     scan = folder / "small.nii.gz"
-    sitk.WriteImage(make_phantom(0, SMALL_PHANTOM).image, str(scan))
+    sitk.WriteImage(study(5, 128), str(scan))
     task = Task(scan, folder / "out.nii.gz")
     lines, process = [], psutil.Process()
     for count in cases:
@@ -238,7 +233,7 @@ def large_scans(model: Path, folder: Path) -> list[str]:
 
 def large_images() -> Iterator[tuple[str, sitk.Image]]:
     """Yield scans made of phantoms: a whole spine (phantoms on end), 1 mm isotropic (side by side), 1024 x 1024."""
-    phantom = make_phantom(0, PHANTOM).image
+    phantom = study(15, 512)
     values = sitk.GetArrayFromImage(phantom)
     yield (
         "whole spine, 15 x 512 x 1280",
@@ -267,7 +262,7 @@ def _like(image: sitk.Image, array: np.ndarray) -> sitk.Image:
     return made
 
 
-def study(slices: int, pixels: int) -> sitk.Image:
+def noise(slices: int, pixels: int) -> sitk.Image:
     """Return a sagittal volume of noise: 4 mm between slices, a field of view of 300 mm."""
     array = np.random.default_rng(0).normal(300, 80, (slices, pixels, pixels)).astype(np.int16)
     image = sitk.GetImageFromArray(array)

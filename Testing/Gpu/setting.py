@@ -19,6 +19,7 @@ import SimpleITK as sitk
 import torch
 from packages import ROOT
 from small_models import MEMORY_ERRORS, write_text_model
+from timing import study
 
 from CPS4Core.card import NETWORK
 from CPS4Core.config import Settings, load_settings
@@ -29,7 +30,7 @@ from CPS4Core.model_folder import ModelFolder, new_card
 from CPS4Core.segmentation.unet import ResidualUNet
 from CPS4Core.shipped_model import BASE, model_path
 from CPS4Core.synthesis.phantom.data_set import write_phantom_data_set
-from CPS4Core.synthesis.phantom.volume import PhantomOptions, make_phantom
+from CPS4Core.synthesis.phantom.volume import PhantomOptions
 
 CPU = torch.device("cpu")
 TEXT_SIZES = {"paper": (768, 12, 12, 3072), "base": (384, 6, 12, 1536), "small": (384, 6, 12, 1536)}
@@ -103,10 +104,7 @@ class Setting:
     @cached_property
     def phantom(self) -> sitk.Image:
         """A study of 15 slices of 512 x 512; a small one in a rehearsal."""
-        sides = {"pixel_mm": (0.6, 0.6), "field_of_view_mm": (307.2, 307.2)}
-        tiny = {"pixel_mm": (2.0, 2.0), "field_of_view_mm": (280.0, 280.0)}
-        count = (3, 3) if self.tiny else (15, 15)
-        return make_phantom(0, PhantomOptions(slices=count, **(tiny if self.tiny else sides))).image
+        return study(3, 128) if self.tiny else study(15, 512)
 
     @cached_property
     def images(self) -> dict[str, sitk.Image]:
