@@ -151,7 +151,8 @@ class SlicerHarness:
         if width:
             widget.setFixedWidth(width)
             self.process_events()
-            widget.setFixedHeight(height or widget.sizeHint.height())
+            needed = max(widget.sizeHint.height(), widget.layout().heightForWidth(width))
+            widget.setFixedHeight(height or needed)
         self.process_events()
         _write(widget.grab().toImage(), path)
         no_limit = 2**24 - 1  # QWIDGETSIZE_MAX

@@ -457,7 +457,7 @@ class qMRMLSegmentsTableView(qMRMLWidget):
         shown.setCheckState(QtNamespace.Checked if visible else QtNamespace.Unchecked)
         colour = QtWidgets.QTableWidgetItem()
         colour.setBackground(QtGui.QColor.fromRgbF(*segment.GetColor()))
-        opacity = f"{display.GetSegmentOpacity2DFill(segment_id):.2f}" if display else ""
+        opacity = f"{display.GetSegmentOpacity3D(segment_id):.2f}" if display else ""
         name = QtWidgets.QTableWidgetItem(segment.GetName())
         name.setData(QtNamespace.UserRole, segment_id)
         for column, item in enumerate((shown, colour, QtWidgets.QTableWidgetItem(opacity), name)):
