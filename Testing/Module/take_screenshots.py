@@ -1,9 +1,9 @@
 """The pictures of the README: each panel beside slice views that Slicer's own displayable managers draw.
 
-    python Testing/Module/take_screenshots.py MODEL SCAN DATA [OUTPUT] [--dark] [--width PIXELS]
+    python Testing/Module/take_screenshots.py SCAN DATA [OUTPUT] [--dark] [--width PIXELS]
 
-MODEL is a model folder of stage 2 with encoders, SCAN a volume, DATA a data set to train on for a moment. With --dark
-the panels have the colours of Slicer's dark style, with --width another width; both are for looking at.
+SCAN is a sagittal MR, which the model that comes with CPS4 segments, DATA a data set to train on for a moment. With
+--dark the panels have the colours of Slicer's dark style, with --width another width; both are for looking at.
 """
 
 import argparse
@@ -20,23 +20,26 @@ from module_under_test import Module  # noqa: E402
 from PIL import Image  # noqa: E402
 from SlicerHarness import SlicerHarness  # noqa: E402
 
+from CPS4Core.measuring.table import rows_of  # noqa: E402
+
 PANEL_WIDTH = 430
 VIEW = (620, 620)
 SHORT_TRAINING = "pretrain.epochs=3; train.epochs=4; train.steps_per_epoch=5; train.validate_every=1"
 SECONDS = 900
 
 
-def main(model: Path, scan: Path, data: Path, output: Path, dark: bool, width: int) -> None:
+def main(scan: Path, data: Path, output: Path, dark: bool, width: int) -> None:
     """Take all pictures."""
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, SlicerHarness(Path(folder) / "slicer") as harness:
-        camera = Camera(harness, Module(harness, model), Path(folder), output, width)
+        camera = Camera(harness, Module(harness, Path(folder)), Path(folder), output, width)
         if dark:
             harness.use_dark_style()
         module = camera.module
-        module.choose_model(model)
         volume = module.load(scan, "T2 sagittal")
         node = module.segment()
+        worker = module.widget.logic.worker
+        module.wait(lambda: not worker._requests and not worker._checks, SECONDS)
         module.panel("review")
         findings = [finding for finding in module.widget.review._findings if finding.centre is not None]
         centre = max(findings, key=lambda finding: finding.volume_ml).centre
@@ -45,8 +48,18 @@ def main(model: Path, scan: Path, data: Path, output: Path, dark: bool, width: i
         module.widget.segment.ui.show3DButton.checked = True
         camera.take("segment", ["Yellow"], surfaces=True)
 
-        module.panel("review")
+        review = module.panel("review")
+        review.ui.structureTable.setCurrentCell(0, 0)
+        camera.point_at(volume, centre)
         camera.take("review", ["Yellow"])
+
+        review.ui.exportButton.collapsed = True
+        review.ui.measuresButton.collapsed = False
+        review.ui.drawButton.checked = True
+        review.ui.measureTable.setCurrentCell(list(rows_of(review._spine)).index("L4"), 0)
+        camera.point_at(volume, centre)
+        camera.take("measures", ["Yellow"])
+        review.ui.drawButton.checked = False
 
         attention = module.panel("attention")
         node.GetDisplayNode().SetVisibility(False)
@@ -77,6 +90,7 @@ def main(model: Path, scan: Path, data: Path, output: Path, dark: bool, width: i
         module.wait(lambda: "Looking" not in module.widget.settings.ui.engineLabel.text, SECONDS)
         module.widget.settings.ui.pythonEdit.blockSignals(True)
         module.widget.settings.ui.pythonEdit.currentPath = "C:/Python/cps4/python.exe"
+        module.widget.settings.ui.logEdit.clear()
         camera.take("settings", [])
 
 
@@ -112,6 +126,9 @@ class Camera:
         if surfaces:
             path = self.folder / "surfaces.png"
             view = self.module.slicer.app.layoutManager().threeDWidget(0).threeDView()
+            view.mrmlViewNode().SetBoxVisible(False)
+            view.mrmlViewNode().SetAxisLabelsVisible(False)
+            view.rotateToViewAxis(view.cameraNode().Left)
             view.resetFocalPoint()
             view.resetCamera()
             self.harness.render_3d_view(path, size=(VIEW[0] // 2, VIEW[1]))
@@ -127,7 +144,7 @@ class Camera:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    for name in ("model", "scan", "data"):
+    for name in ("scan", "data"):
         parser.add_argument(name, type=Path)
     parser.add_argument("output", type=Path, nargs="?", default=ROOT / "Resources" / "Screenshots")
     parser.add_argument("--dark", action="store_true")
