@@ -428,7 +428,7 @@ def check(
 
 @app.command()
 def measure(
-    source: Annotated[Path, typer.Argument(help="A segmentation, or a folder of them.")],
+    source: Annotated[Path, typer.Argument(help="A segmentation, or a folder of them and of folders below.")],
     table: Annotated[Path | None, typer.Argument(help="CSV file.", show_default="the terminal")] = None,
     overwrite: OverwriteOption = False,
     events: EventsOption = False,

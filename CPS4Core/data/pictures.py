@@ -43,8 +43,8 @@ def read_picture(path: Path, pixel_mm: float | None) -> sitk.Image:
     if pixel_mm is None:
         raise CPS4Error(
             "A picture does not say how large its pixels are.",
-            "Give their size as --pixel-mm: the field of view in mm divided by the pixels across. "
-            "The head must be up and the front of the body on the left.",
+            "On the command line, give their size as --pixel-mm: the field of view in mm divided by the pixels "
+            "across. The head must be up and the front of the body on the left.",
             path,
         )
     try:

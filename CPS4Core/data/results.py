@@ -77,7 +77,7 @@ def check_free(target: Path, maker: Maker, overwrite: bool) -> None:
     if not overwrite and state_of(target, maker) in (State.CHANGED, State.FOREIGN):
         raise CPS4Error(
             "There is a file already, which this command did not make from this input, or which has changed since.",
-            "Choose another place for the result, or write over it with --overwrite.",
+            "Choose another place for the result; on the command line, --overwrite writes over it.",
             target,
         )
 

@@ -11,6 +11,7 @@ import SimpleITK as sitk
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.data.labels import read_labels
+from CPS4Core.data.listing import folders_below
 from CPS4Core.data.results import check_place
 from CPS4Core.data.volumes import IMAGE_SUFFIXES, case_name, list_volumes
 from CPS4Core.errors import CPS4Error
@@ -26,7 +27,7 @@ def measure_files(source: Path, report: Reporter, cancellation: Cancellation) ->
     """Return the measures of segmentations as CSV, a row for each structure of each case, and what failed.
 
     Args:
-        source: a label map or a Slicer segmentation, or a folder of them.
+        source: a label map or a Slicer segmentation, or a folder that holds some, itself or in folders below.
         report: receives progress and failures.
         cancellation: asked between files.
 
@@ -51,7 +52,8 @@ def measure_files(source: Path, report: Reporter, cancellation: Cancellation) ->
             failures.append(failure_of(error, path))
             report(failures[-1])
         else:
-            writer.writerows((case_name(path), *row) for row in rows_of(spine).values())
+            case = (path.relative_to(source).parent if path != source else Path()) / case_name(path)
+            writer.writerows((case.as_posix(), *row) for row in rows_of(spine).values())
     report(Progress(len(paths), len(paths), ""))
     return table.getvalue(), failures
 
@@ -66,13 +68,15 @@ def check_table(table: Path, source: Path, overwrite: bool) -> None:
     if table.exists() and not overwrite:
         raise CPS4Error(
             "There is a file already.",
-            "Choose another place for the table, or write over it with --overwrite.",
+            "Choose another place for the table; on the command line, --overwrite writes over it.",
             table,
         )
 
 
 def _segmentations(source: Path) -> list[Path]:
-    return [source] if source.is_file() else list_volumes(source)
+    if source.is_file():
+        return [source]
+    return [path for folder in folders_below(source) for path in list_volumes(folder)]
 
 
 def measure_image(labels: sitk.Image) -> Spine:

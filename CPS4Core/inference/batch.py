@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import SimpleITK as sitk
 
@@ -33,10 +34,14 @@ class Task:
     target: Path
     pixel_mm: float | None = None
     """Size of a pixel, where the source is a picture."""
+    folder: Path | None = None
+    """What holds all scans of the batch."""
 
     @property
     def title(self) -> str:
-        """How messages name the scan: as its file, or, of a series, as its result."""
+        """How messages name the scan: as it lies in the folder; else as its file or, of a series, as its result."""
+        if self.folder is not None and self.folder != self.source:
+            return self.source.relative_to(self.folder).as_posix()
         return self.source.name if self.source.is_file() else case_name(self.target)
 
 
@@ -75,7 +80,8 @@ def find_tasks(source: Path, target: Path, suffix: str, pixel_mm: float | None =
         targets = [target / f"{name}{suffix}" for name in _names(scans, source)]
     for place in targets:
         check_place(place, scans)
-    return [Task(scan, place, pixel_mm) for scan, place in zip(scans, targets, strict=True)]
+    folder = source if source.is_dir() else None
+    return [Task(scan, place, pixel_mm, folder) for scan, place in zip(scans, targets, strict=True)]
 
 
 def _names(scans: Sequence[Path], source: Path) -> list[str]:
@@ -141,7 +147,7 @@ def segment_all(
             if prepared.error is not None:
                 raise prepared.error
             if prepared.image is None:
-                _say_it_is_there(task, prepared.state, report)
+                _say_it_is_there(task, prepared, report)
             else:
                 segment_image(
                     segmenter,
@@ -203,10 +209,13 @@ def _maker(segmenter: Segmenter, task: Task, levels: Levels) -> Maker:
     }
 
 
-def _say_it_is_there(task: Task, state: State, report: Reporter) -> None:
-    if state is State.CHANGED:
+def _say_it_is_there(task: Task, prepared: _Prepared, report: Reporter) -> None:
+    details: dict[str, Any] = {"source": str(task.source), "there already": True}
+    if prepared.state is State.CHANGED:
         report(Warned(f"{task.target.name} was corrected since it was made, and stays as it is."))
-    report(Artifact("segmentation", str(task.target), {"there already": True}))
+    elif prepared.maker is not None:
+        details["network"] = prepared.maker["network"]
+    report(Artifact("segmentation", str(task.target), details))
 
 
 def segment_one(
@@ -257,7 +266,7 @@ def segment_image(
     write_segmentation(result.labels, task.target)
     confidence = {str(label): round(value, 4) for label, value in result.confidence.items()}
     details = {
-        "source": str(task.source) if task.source.is_file() else task.title,
+        "source": str(task.source),
         "confidence": confidence,
         "network": segmenter.sha256,
         "doubts": list(result.doubts),

@@ -75,6 +75,15 @@ def test_a_folder_gives_one_table_and_lists_what_failed(spine, tmp_path):
     assert [path.name for path in target.parent.iterdir()] == ["measures.csv"]
 
 
+def test_folders_below_are_measured_too_and_cases_say_where(spine, tmp_path):
+    for folder in ("patient 1", "patient 2"):
+        save(spine, tmp_path / "in" / folder / "T2.nii.gz")
+    (tmp_path / "in" / ".cps4").mkdir()
+    done = run(tmp_path / "in")
+    assert done.exit_code == 0
+    assert {case for case, _ in rows(done.stdout)} == {"patient 1/T2", "patient 2/T2"}
+
+
 def test_what_is_there_is_not_written_over(spine, tmp_path):
     segmentation, table = tmp_path / "one.nii.gz", tmp_path / "notes.csv"
     save(spine, segmentation)

@@ -106,6 +106,17 @@ def test_volumes_and_series_below_are_found_together(tmp_path):
     assert places(tmp_path / "in", tmp_path / "out") == ["a.nii.gz", "study.nii.gz"]
 
 
+def test_messages_name_a_scan_as_it_lies_in_the_folder(tmp_path):
+    for patient in ("one", "two"):
+        write(scan(1), tmp_path / f"in/{patient}/T2.nii.gz")
+    write_classic(tmp_path / "in/three/study", scan(2))
+    tasks = find_tasks(tmp_path / "in", tmp_path / "out", ".nii.gz")
+    assert {task.title for task in tasks} == {"one/T2.nii.gz", "two/T2.nii.gz", "three/study"}
+    (alone,) = find_tasks(tmp_path / "in/one/T2.nii.gz", tmp_path / "out", ".nii.gz")
+    (series,) = find_tasks(tmp_path / "in/three/study", tmp_path / "out", ".nii.gz")
+    assert (alone.title, series.title) == ("T2.nii.gz", "study")
+
+
 def test_a_wrong_format_and_one_file_for_many_are_said_before_computing(tmp_path):
     write(scan(1), tmp_path / "in/a.nii.gz")
     with pytest.raises(CPS4Error, match=r"format of '\.png'"):
