@@ -1,4 +1,7 @@
-"""A job: commands of the engine, run one after the other in the background."""
+"""A job: commands of the engine, run one after the other in the background.
+
+A command is done when that is the last thing it says, also with the exit code of single cases that failed.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from CPS4SegmentationLib.engine import EngineProcess
 
 STOPPED = 130
 """Exit code of a command that the user stopped."""
+CASES_FAILED = 1
+"""Exit code of a command that is done, but for single cases; and of one that failed as a whole."""
 
 
 class Outcome(Enum):
@@ -67,18 +72,18 @@ class Job:
 
     def _take(self, event: Event) -> None:
         self._failed = self._failed or isinstance(event, Failed)
-        self._finished = self._finished or isinstance(event, Finished)
+        self._finished = isinstance(event, Finished) or (self._finished and not isinstance(event, Failed))
         self._on_event(event)
 
     def _on_command_end(self, code: int) -> None:
         if self._stopping or code == STOPPED:
             self._on_end(Outcome.STOPPED)
-        elif code != 0 or not self._finished:
+        elif code not in (0, CASES_FAILED) or not self._finished:
             if not self._failed:
                 self._on_event(
                     Failed(
                         _("The engine stopped unexpectedly."),
-                        _("Press Start to go on from the last checkpoint. The log under Settings says more."),
+                        _("Start it again: it goes on where it stopped. The log under Settings says more."),
                     )
                 )
             self._on_end(Outcome.FAILED)

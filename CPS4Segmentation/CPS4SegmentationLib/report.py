@@ -99,12 +99,12 @@ def _head(node: slicer.vtkMRMLSegmentationNode, patient: str) -> Iterator[str]:
     yield f"<h1>{escape(_('Spine MR: segmentation and measures'))}</h1>"
     if patient:
         yield _paragraph(f"<b>{escape(patient)}</b>")
-    model, made = model_of(node), _("by hand")
+    model, made = model_of(node), _("segmentation of unknown origin")
     if node.GetAttribute(DIGEST) is not None:
-        made = _("by CPS4, edited since") if is_edited(node) else _("by CPS4, not edited")
+        made = _("segmented by CPS4, edited since") if is_edited(node) else _("segmented by CPS4, not edited")
     facts = (
         datetime.now().strftime("%Y-%m-%d %H:%M"),
-        _("segmented {how}").format(how=made),
+        made,
         _("model: {name}").format(name=model or _("not known")),
         _("CPS4 {version} in 3D Slicer {slicer}").format(
             version=__version__, slicer=slicer.app.applicationVersion

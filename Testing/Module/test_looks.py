@@ -98,6 +98,13 @@ def cut_off(panel):
 
 def test_nothing_is_cut_off_in_a_narrow_panel(used):
     used.widget.parent.setFixedWidth(NARROW)
+    segment = used.panel("segment")
+    segment.ui.folderButton.collapsed = False
+    segment._table.add_failed("patient 1/T2 sagittal.nii.gz", "The file is truncated.", "Copy it again.")
+    used.harness.process_events()
+    assert segment.ui.batchTable.isVisible()
+    assert not segment.ui.batchTable.horizontalScrollBar().isVisible()
+    segment.refresh()
     for name in PANELS:
         panel = used.panel(name)
         used.harness.process_events()
