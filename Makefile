@@ -1,4 +1,4 @@
-# make base: the model that ships; make demo: the whole journey on synthetic spines; make test: every check; make bench: speed and memory; make fuzz, make torture: what Testing/RELIABILITY.md tells of.
+# make base: the model that ships; make demo: the whole journey on synthetic spines; make test: every check; make bench, make peers: speed and memory, and those of others; make gpu: all that a GPU can show; make fuzz, make torture: what Testing/RELIABILITY.md tells of.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -1,7 +1,7 @@
 """The engine beside what a user would pick instead: nnU-Net v2, MONAI, and a training step written plainly.
 
     make peers                                        installs nnU-Net and MONAI into build/peers and runs this
-    python Testing/Benchmarks/peers.py --device cpu   writes Testing/Benchmarks/peers.md
+    python Testing/Benchmarks/peers.py --device cpu   writes build/peers.md; RESULTS.md has what was found
 
 Each row runs in a process of its own, by the peer's public calls and with its own defaults but for what the row says.
 The study is a phantom of 15 x 512 x 512; times do not depend on weights, which are random. The network of the preset
@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import SimpleITK as sitk
@@ -38,7 +39,7 @@ from CPS4Core.segmentation.unet import ResidualUNet
 from CPS4Core.synthesis.phantom.data_set import write_phantom_data_set
 from CPS4Core.synthesis.phantom.volume import PhantomOptions
 
-OUTPUT = Path(__file__).parent / "peers.md"
+OUTPUT = Path(__file__).parents[2] / "build/peers.md"
 FIRST_STEPS, STEPS, BATCH = 5, 4, 2
 CANVAS = (256, 512)
 
@@ -94,6 +95,12 @@ def ours_logits(bench: Bench) -> float:
     return bench.seconds(
         lambda: list(segmenter.forward(slices, lambda logits, _: logits.float().cpu(), None))
     )
+
+
+def ours_logits_float32(bench: Bench) -> float:
+    """CPS4, `paper`, in float32 as the peers: logits of the prepared slices"""
+    with patch("CPS4Core.inference.segmenter.choose_precision", return_value="no"):
+        return ours_logits(bench)
 
 
 def monai_with_ours(bench: Bench) -> float:
@@ -176,6 +183,7 @@ def plain_step(bench: Bench) -> float:
 ROWS = (
     ours,
     ours_logits,
+    ours_logits_float32,
     nnunet_with_ours,
     nnunet_with_ours_mirrored,
     monai_with_ours,
@@ -185,6 +193,7 @@ ROWS = (
     plain_step,
 )
 AGAINST = {
+    ours_logits_float32: ours_logits,
     nnunet_with_ours: ours_logits,
     nnunet_with_ours_mirrored: ours_logits,
     monai_with_ours: ours_logits,
@@ -195,7 +204,7 @@ AGAINST = {
 """Which row of ours each is compared with."""
 
 
-def _nnunet(bench: Bench, network: torch.nn.Module, patch: tuple[int, ...], mirror: bool) -> Any:
+def _nnunet(bench: Bench, network: torch.nn.Module, tile: tuple[int, ...], mirror: bool) -> Any:
     """Return nnU-Net's predictor for a network, by the plans that nnU-Net would write for such a study."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -206,8 +215,8 @@ def _nnunet(bench: Bench, network: torch.nn.Module, patch: tuple[int, ...], mirr
         "data_identifier": "peers",
         "preprocessor_name": "DefaultPreprocessor",
         "batch_size": 12,
-        "patch_size": list(patch),
-        "median_image_size_in_voxels": list(patch),
+        "patch_size": list(tile),
+        "median_image_size_in_voxels": list(tile),
         "spacing": bench.spacing[1:],
         "normalization_schemes": ["ZScoreNormalization"],
         "use_mask_for_norm": [False],
@@ -246,7 +255,7 @@ def _own_network(bench: Bench, size: tuple[int, ...]) -> tuple[torch.nn.Module, 
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
     from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
-    _, strides, kernels, patch, _ = get_pool_and_conv_props(bench.spacing[1:], size, 4, 999999)
+    _, strides, kernels, tile, _ = get_pool_and_conv_props(bench.spacing[1:], size, 4, 999999)
     levels = len(strides)
     network = PlainConvUNet(
         1,
@@ -264,7 +273,7 @@ def _own_network(bench: Bench, size: tuple[int, ...]) -> tuple[torch.nn.Module, 
         nonlin=torch.nn.LeakyReLU,
         nonlin_kwargs={"inplace": True},
     )
-    return network.eval().to(bench.device), tuple(map(int, patch))
+    return network.eval().to(bench.device), tuple(map(int, tile))
 
 
 def peak_memory(device: torch.device) -> int:

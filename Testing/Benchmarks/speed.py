@@ -1,6 +1,6 @@
 """How much time the engine adds to the bare networks, and how memory grows with the number of cases.
 
-    python Testing/Benchmarks/speed.py --threads 1          writes Testing/Benchmarks/speed.md
+    python Testing/Benchmarks/speed.py --threads 1          writes build/speed.md; RESULTS.md has what was found
 
 Segmenting is measured on a phantom with networks that trained for some minutes, and with random weights on noise. That
 is the worst case: every structure is seen everywhere, and borders are everywhere when the classes are brought back
@@ -42,7 +42,7 @@ from CPS4Core.synthesis.phantom.data_set import write_phantom_data_set
 from CPS4Core.synthesis.phantom.volume import PhantomOptions
 from CPS4Core.training.train import train
 
-OUTPUT = Path(__file__).parent / "speed.md"
+OUTPUT = Path(__file__).parents[2] / "build/speed.md"
 CPU = torch.device("cpu")
 QUICK = {
     "paper": [
