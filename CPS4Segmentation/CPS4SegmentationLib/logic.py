@@ -35,7 +35,8 @@ class CPS4SegmentationLogic(ScriptedLoadableModuleLogic):
         self.worker = WorkerClient(self.log)
         self.volumes = VolumeFiles(self.folder)
         self.lines: list[str] = []
-        self._base_model = base_model()
+        self.base_model = base_model()
+        """The model that comes with CPS4; None if it is not here."""
         self._lacks_packages: bool | None = None
         self.on_line: Callable[[str], None] = lambda line: None
 
@@ -47,7 +48,7 @@ class CPS4SegmentationLogic(ScriptedLoadableModuleLogic):
     def model(self) -> Path | None:
         """The model folder in use: the chosen one, else the one that comes with CPS4; None without either."""
         chosen = setting("ModelFolder")
-        return Path(chosen) if chosen else self._base_model
+        return Path(chosen) if chosen else self.base_model
 
     @property
     def device(self) -> str:

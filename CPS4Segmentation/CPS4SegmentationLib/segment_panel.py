@@ -72,6 +72,9 @@ class SegmentPanel(Panel):
             self.ui.deviceBox.addItem(name, device)
         self.ui.deviceBox.currentIndex = max(0, self.ui.deviceBox.findData(logic.device))
         self.ui.modelEdit.currentPath = setting("ModelFolder")
+        if logic.base_model is not None:  # an empty field means that model
+            for box in self.ui.modelEdit.findChildren("QComboBox"):
+                box.lineEdit().placeholderText = _("the model that comes with CPS4")
         self.ui.deviceBox.connect("currentIndexChanged(int)", self._on_device)
         on_path(self.ui.modelEdit, self._on_model)
         self.ui.segmentButton.connect("clicked()", self.segment_chosen)

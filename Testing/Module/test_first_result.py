@@ -118,6 +118,7 @@ def test_the_model_that_comes_with_cps4_is_there_and_told_in_words(module):
     assert module.widget.logic.model == base_model()
     text = panel.ui.cardLabel.text
     assert "comes with CPS4" in text
+    assert "comes with CPS4" in panel.ui.modelEdit.findChildren("QComboBox")[0].lineEdit().placeholderText
     assert "synthetic spines" in text
     assert "never saw" in text
     assert "Not tested on" in text

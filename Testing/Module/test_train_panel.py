@@ -219,7 +219,7 @@ def test_what_cannot_be_trained_is_told_once(module, data, tmp_path, case):
     elif case == "contradiction":
         more, words = ["train.method = bcp"], "a box of its own"
     else:
-        module.widget.logic._base_model = None  # none comes with CPS4
+        module.widget.logic.base_model = None  # none comes with CPS4
         words = "Choose one under Segment"
     panel = prepared(module, data, output, more)
     panel.ui.stagesBox.currentIndex = GO_ON if "model" in case else BOTH
