@@ -2,9 +2,9 @@
 
     Slicer --additional-module-paths CPS4Segmentation --python-script Testing/Slicer/run_in_slicer.py [PYTHON]
 
-It trains a small model (a minute), segments a phantom, shows an attention map, shifts levels, saves and opens the
-scene again, and writes pictures and a report to `build/slicer`. PYTHON is an environment with CPS4 and its
-packages; without it, Slicer's own is used. Slicer ends with code 0 if all is well.
+It trains a small model (a minute), segments a phantom, shows an attention map, shifts levels, names one by a click,
+saves and opens the scene again, and writes pictures and a report to `build/slicer`. PYTHON is an environment with
+CPS4 and its packages; without it, Slicer's own is used. Slicer ends with code 0 if all is well.
 """
 
 import subprocess
@@ -35,6 +35,7 @@ def main() -> None:
             load_and_segment,
             look_at_attention,
             review,
+            name_by_click,
             reopen,
             self_test,
         ):
@@ -102,6 +103,34 @@ def review() -> None:
     panel.ui.undoButton.click()
     assert names() == before
     picture("review")
+
+
+def name_by_click() -> None:
+    """Click on a disc in the yellow view and choose another level; take it back."""
+    panel = widget().review
+    table, before = panel.ui.structureTable, names()
+    found = [table.item(row, 0).text() for row in range(table.rowCount)]
+    disc = next(name for name in found if "/" in name and name in before)
+    table.setCurrentCell(found.index(disc), 0)  # which takes the middle of the views there
+    panel.ui.nameClickButton.click()
+    picture("click")
+    view = slicer.app.layoutManager().sliceWidget("Yellow").sliceView()
+    mouse, (width, height) = view.interactor(), view.renderWindow().GetSize()
+    mouse.SetEventInformation(width // 2, height // 2)
+    for event in ("EnterEvent", "MouseMoveEvent", "LeftButtonPressEvent", "LeftButtonReleaseEvent"):
+        mouse.InvokeEvent(event)
+    wait(lambda: qt.QApplication.activePopupWidget() is not None)
+    picture("menu")
+    menu = qt.QApplication.activePopupWidget()
+    levels = [action for action in menu.actions() if action.checkable]
+    assert [action.text for action in levels if action.checked] == [disc]
+    assert not slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode")
+    menu.close()
+    next(action for action in levels if not action.checked).trigger()
+    slicer.app.processEvents()
+    assert names() != before
+    panel.ui.undoButton.click()
+    assert names() == before
 
 
 def reopen() -> None:
