@@ -210,7 +210,7 @@ def _maker(segmenter: Segmenter, task: Task, levels: Levels) -> Maker:
 
 
 def _say_it_is_there(task: Task, prepared: _Prepared, report: Reporter) -> None:
-    details: dict[str, Any] = {"source": str(task.source), "there already": True}
+    details: dict[str, Any] = {"source": task.title, "there already": True}
     if prepared.state is State.CHANGED:
         report(Warned(f"{task.target.name} was corrected since it was made, and stays as it is."))
     elif prepared.maker is not None:
@@ -266,7 +266,7 @@ def segment_image(
     write_segmentation(result.labels, task.target)
     confidence = {str(label): round(value, 4) for label, value in result.confidence.items()}
     details = {
-        "source": str(task.source),
+        "source": task.title,
         "confidence": confidence,
         "network": segmenter.sha256,
         "doubts": list(result.doubts),

@@ -136,7 +136,10 @@ class FolderBatch:
         else:
             found = _("{count} structures found.").format(count=len(details["confidence"]))
             outcome = " ".join([found, *(_(doubt) for doubt in details["doubts"])])
-        result = FileResult(Path(details["source"]), Path(event.path), details, self._order.model_name)
+        scan = self._order.scans / details["source"]
+        if not scan.exists():  # the folder is one series
+            scan = self._order.scans
+        result = FileResult(scan, Path(event.path), details, self._order.model_name)
         self._table.add_done(self._name(details["source"]), outcome, lambda: self._open_result(result))
 
     def _name(self, path: str | None) -> str:
