@@ -105,10 +105,8 @@ class TrainingLoop:
 
     def _cancelled(self) -> bool:
         """Return whether any process was asked to stop, so that all stop at the same step."""
-        if self.accelerator.num_processes == 1:
-            return (
-                self.cancellation.requested
-            )  # without a question to the device, which would have to answer first
+        if self.accelerator.num_processes == 1:  # no question to the device, which would have to answer first
+            return self.cancellation.requested
         requested = torch.tensor(float(self.cancellation.requested), device=self.accelerator.device)
         return bool(self.accelerator.reduce(requested, "sum") > 0)
 
