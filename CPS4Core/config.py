@@ -166,7 +166,8 @@ class TrainSettings(Group):
     """What eq. 6 says where no text map is set, that of the background neither."""
     count_every: int = Field(default=0, ge=0)
     """Epochs between two countings of the levels of the unlabelled volumes, by teacher and text together; the counted
-    labels then stand for the text maps in eq. 6 and 7. 0: the text maps themselves, pixel by pixel."""
+    labels then stand for the text maps in eq. 6 and 7. A new network is first counted by after so many epochs. 0: the
+    text maps themselves, pixel by pixel."""
     two_views: bool = False
     """The student sees the unlabelled slices changed in intensity too, the teacher and the text in place alone."""
     presence_gate: bool = False

@@ -27,8 +27,6 @@ from CPS4Core.vision_language.maps import SLICES_AT_ONCE
 
 LEAST_NAME = 0.5
 """Least probability of a structure's name; where the sacrum is not in view, none is above."""
-TEXT_ALONE = 6.0
-"""Logit of a set text map where there is no trained teacher yet."""
 LABELS = "labels"
 
 
@@ -39,12 +37,14 @@ class LevelCounter:
         run: settings, device, processes.
         inputs: the cases.
         maps: their text maps.
+        trust: in the maps of each class, 0 to 1, shape (classes,).
     """
 
-    def __init__(self, run: Run, inputs: TrainingInputs, maps: MapStore):
+    def __init__(self, run: Run, inputs: TrainingInputs, maps: MapStore, trust: Tensor):
         self.run = run
         self.inputs = inputs
         self.maps = maps
+        self.trust = trust.cpu()
         self.folder = maps.arrays.folder / "counted"
         self.cases = [case for case in inputs.split.unlabelled if case in inputs.store.counts]
         self.arrays = ArrayFiles(self.folder)
@@ -52,12 +52,12 @@ class LevelCounter:
         """Of the last counting."""
 
     @torch.inference_mode()
-    def count(self, number: int, teacher: nn.Module | None) -> None:
+    def count(self, number: int, teacher: nn.Module) -> None:
         """Count anew, or take up what the folder has of this counting; several processes share the cases.
 
         Args:
             number: of the counting; one that is repeated after a stop finds the same teacher.
-            teacher: network in evaluation mode; None to count by the text alone.
+            teacher: network in evaluation mode.
 
         Raises:
             Cancelled: if the user asked to stop; what is counted stays.
@@ -75,30 +75,32 @@ class LevelCounter:
         self.number = number
 
     def labels(self, slices: Sequence[tuple[str, int]]) -> Tensor:
-        """Return the labels of slices by the last counting, uint8, ``IGNORE`` where unsure, (slices, AP, SI)."""
+        """Return the labels of slices by the last counting, uint8, (slices, AP, SI).
+
+        ``IGNORE`` where unsure: everywhere before the first counting.
+        """
+        if self.number is None:
+            return torch.full((len(slices), *self.run.settings.input.size), IGNORE, dtype=torch.uint8)
         return torch.from_numpy(np.stack([self.arrays.read(case, LABELS)[k] for case, k in slices]))
 
-    def _counted(self, case: str, teacher: nn.Module | None) -> np.ndarray:
+    def _counted(self, case: str, teacher: nn.Module) -> np.ndarray:
         images = torch.from_numpy(self.inputs.store.images(case)).unsqueeze(1)
         parts, start = [], 0
         for few in images.split(SLICES_AT_ONCE):
+            with self.run.accelerator.autocast():
+                z_t = teacher(few.to(self.run.device)).float().cpu()
             y_text = self._text(case, range(start, start + len(few)))
-            if teacher is None:
-                seen = TEXT_ALONE * y_text
-            else:
-                with self.run.accelerator.autocast():
-                    z_t = teacher(few.to(self.run.device))
-                seen = z_t.float().cpu() + y_text  # as in eq. 7
-            parts.append(Seen.of(seen))
+            parts.append(Seen.of(z_t + y_text))  # as in eq. 7
             start += len(few)
         seen_of_all = Seen.joined(parts)
         named, naming = count_levels(seen_of_all, self.inputs.grid(case, self.run.settings.input))
         return sure_labels(seen_of_all, named, naming, self.run.settings.train.confidence).numpy()
 
     def _text(self, case: str, slices: Sequence[int]) -> Tensor:
-        """Return y_text of eq. 3, float32, (slices, classes, AP, SI)."""
+        """Return y_text of eq. 3, as far as it is trusted, float32, (slices, classes, AP, SI)."""
         size, least_peak = self.run.settings.input.size, self.run.settings.train.least_peak
-        return torch.stack([self.maps.maps(case, k, size, least_peak).binary for k in slices]).float()
+        maps = torch.stack([self.maps.maps(case, k, size, least_peak).binary for k in slices])
+        return maps * self.trust[:, None, None]
 
 
 def sure_labels(seen: Seen, named: Tensor, naming: Naming, least_kind: float) -> Tensor:

@@ -84,7 +84,9 @@ class SegmentationStage(Stage[LoadedSlices, Batch]):
         self.maps = maps
         self.begun = start is not None
         self.trust = None if maps is None else trust_in(maps, inputs, settings).to(self.device)
-        self.counter = None if maps is None or not train.count_every else LevelCounter(run, inputs, maps)
+        self.counter = None
+        if maps is not None and self.trust is not None and train.count_every:
+            self.counter = LevelCounter(run, inputs, maps, self.trust)
         labelled, unlabelled = map(inputs.store.slices_of, (inputs.split.labelled, inputs.split.unlabelled))
         method = find_method(train.method).load()
         self.labelled = EndlessShuffle(labelled, [settings.seed, 2])
@@ -155,12 +157,12 @@ class SegmentationStage(Stage[LoadedSlices, Batch]):
         return change.images(images).contiguous(memory_format=self.layout)
 
     def _count(self, counter: LevelCounter, step: int) -> None:
-        """Count the levels of the unlabelled volumes if it is time to."""
+        """Count the levels of the unlabelled volumes if it is time to; an untrained teacher has nothing to say."""
         number = step // (self.settings.train.count_every * self.steps_per_epoch)
-        if counter.number == number:
+        if counter.number == number or (number == 0 and not self.begun):
             return
         self.module.network.eval()
-        counter.count(number, self.module.network if number or self.begun else None)
+        counter.count(number, self.module.network)
         self.module.train()
 
     def _text_targets(self, slices: LoadedSlices, change: Augmentation) -> TextTargets | None:
