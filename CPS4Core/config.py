@@ -169,7 +169,8 @@ class TrainSettings(Group):
     labels then stand for the text maps in eq. 6 and 7. A new network is first counted by after so many epochs. 0: the
     text maps themselves, pixel by pixel."""
     two_views: bool = False
-    """The student sees the unlabelled slices changed in intensity too, the teacher and the text in place alone."""
+    """The student sees the unlabelled slices changed in intensity too, the teacher and the text in place alone; for
+    systems whose student answers for the slices that the teacher saw, ``mean_teacher``, ``cps4`` and ``dusss``."""
     presence_gate: bool = False
     """Drop the text map of a class that the gate holds to be absent from the slice."""
     presence_threshold: float = Field(default=0.5, ge=0.0, le=1.0)

@@ -145,7 +145,8 @@ class SegmentationStage(Stage[LoadedSlices, Batch]):
         )
         if slices.unlabelled is None or slices.changes_u is None:
             return batch
-        change_u, two_views = slices.changes_u.augmentation(settings), self.settings.train.two_views
+        change_u = slices.changes_u.augmentation(settings)
+        two_views = self.settings.train.two_views and self.module.takes_two_views
         return replace(
             batch,
             unlabelled=self._seen(slices.unlabelled, change_u.of_place if two_views else change_u),

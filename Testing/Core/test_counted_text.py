@@ -1,5 +1,6 @@
 """Levels of unlabelled volumes, counted inside stage 2: right names, silence where unsure, the same after a stop."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +22,9 @@ from CPS4Core.model_folder import ModelFolder
 from CPS4Core.naming.name import NamedPiece, Naming
 from CPS4Core.segmentation.counting import Seen
 from CPS4Core.segmentation.methods.cps4 import CPS4
+from CPS4Core.systems import METHODS, find_method
 from CPS4Core.training.counted_text import LABELS, LevelCounter, counted_targets, sure_labels
+from CPS4Core.training.map_store import MapStore
 from CPS4Core.training.run import make_accelerator
 from CPS4Core.training.train import train
 from CPS4Core.weights import load_weights
@@ -36,7 +39,7 @@ def scores_of(labels):
 
 
 @pytest.fixture
-def counter(tmp_path):
+def counter(tmp_path, monkeypatch):
     """A counter of one case whose true spine is ``truth``, without text maps; ``teacher`` sees what it is given."""
     volume = image_of(draw(spine()))
     grid = SliceGrid.of(volume, INPUT)
@@ -54,7 +57,8 @@ def counter(tmp_path):
         store=store,
         grid=lambda case, settings: grid,
     )
-    maps = SimpleNamespace(maps=lambda *of: empty, arrays=ArrayFiles(tmp_path))
+    maps = MapStore(ArrayFiles(tmp_path))
+    monkeypatch.setattr(MapStore, "maps", lambda self, case, k, size, least_peak: empty)
     settings = load_settings("base").model_copy(update={"input": INPUT})
     run = SimpleNamespace(
         settings=settings,
@@ -107,10 +111,12 @@ def test_before_the_first_counting_nothing_is_said(counter):
 
 
 @pytest.mark.parametrize("trust", [0.0, 1.0])
-def test_text_decides_where_the_teacher_is_unsure_as_far_as_it_is_trusted(counter, trust):
+def test_text_decides_where_the_teacher_is_unsure_as_far_as_it_is_trusted(counter, trust, monkeypatch):
     """The teacher sees the background and takes any structure for as likely as any other; the maps show them all."""
     maps = scores_of(counter.truth) > 0
-    counter.maps.maps = lambda case, k, size, least_peak: SimpleNamespace(binary=maps[k])
+    monkeypatch.setattr(
+        MapStore, "maps", lambda self, case, k, size, least_peak: SimpleNamespace(binary=maps[k])
+    )
     counter.trust = torch.full((NUM_CLASSES,), trust)
     background = torch.zeros(NUM_CLASSES)
     background[0], background[1:] = 3.0, 2.5
@@ -184,6 +190,21 @@ def test_the_student_sees_the_strong_view_and_the_teacher_the_weak_one():
     )
     assert torch.equal(seen["student"][2:], batch.unlabelled + 1)
     assert torch.equal(seen["teacher"], batch.unlabelled)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_system_looks_at_the_strong_view_only_if_it_says_so(name):
+    """Else its slices would be changed less than those of the others, and the strong view made for nothing."""
+    train = load_settings("paper", ["train.widths=[4, 8, 16, 32, 64]"]).train
+    batch = random_batch(size=(32, 32))
+    text = counted_targets(torch.randint(NUM_CLASSES, batch.labels.shape))
+
+    def loss(strong):
+        torch.manual_seed(0)
+        return method_class(train)(replace(batch, text_targets=text, strong=strong))["total"].item()
+
+    method_class = find_method(name).load()
+    assert (loss(None) != loss(batch.unlabelled.exp())) == method_class.takes_two_views
 
 
 @pytest.mark.slow

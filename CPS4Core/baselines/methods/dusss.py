@@ -21,6 +21,8 @@ EPSILON = 1e-6
 class DuSSSSegmentation(TaughtMethod):
     """1/2 (L_text_semi + L_merged_semi) + L_sup."""
 
+    takes_two_views = True
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         y_l, y_s = self.student_logits(batch)
         text = batch.text

@@ -14,6 +14,8 @@ from CPS4Core.segmentation.pseudo_labels import enhance, keep_confident, leave_o
 class CPS4(TaughtMethod):
     """1/2 (L_semi_text + L_semi_enhance) + L_sup."""
 
+    takes_two_views = True
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         y_l, y_s = self.student_logits(batch)  # eq. 4
         z_t, text = self.teacher.logits(batch.unlabelled), batch.text

@@ -20,6 +20,7 @@ class SoftMeanTeacher(TaughtMethod):
     """1/2 (CE + Dice) + lambda(t) MSE(softmax student, softmax teacher), noise on the teacher's input."""
 
     average_buffers = False
+    takes_two_views = True
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         y_l, y_s = self.student_logits(batch)
@@ -34,6 +35,8 @@ class SoftMeanTeacher(TaughtMethod):
 
 class HardMeanTeacher(TaughtMethod):
     """L_sup (eq. 5) + CE to the teacher's hard labels, without noise. CPS4 without its text maps."""
+
+    takes_two_views = True
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         y_l, y_s = self.student_logits(batch)

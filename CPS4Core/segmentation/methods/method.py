@@ -64,6 +64,8 @@ class Method(nn.Module):
 
     needs_unlabelled: ClassVar[bool] = True
     """Whether the steps carry unlabelled slices."""
+    takes_two_views: ClassVar[bool] = False
+    """Whether its student may see an unlabelled slice otherwise than its teacher (``train.two_views``)."""
 
     def __init__(self, settings: TrainSettings):
         super().__init__()
