@@ -47,7 +47,6 @@ class LevelCounter:
         self.trust = trust.cpu()
         self.folder = maps.arrays.folder / "counted"
         self.cases = [case for case in inputs.split.unlabelled if case in inputs.store.counts]
-        self.arrays = ArrayFiles(self.folder)
         self.number: int | None = None
         """Of the last counting."""
 
@@ -62,14 +61,14 @@ class LevelCounter:
         Raises:
             Cancelled: if the user asked to stop; what is counted stays.
         """
-        self.arrays = ArrayFiles(self.folder / f"{number:03d}")
+        arrays = self._arrays(number)
         accelerator = self.run.accelerator
         mine = self.cases[accelerator.process_index :: accelerator.num_processes]
         for done, case in enumerate(mine, start=1):
             if accelerator.num_processes == 1:  # of several, none may leave the others waiting
                 self.run.cancellation.check()
-            if not self.arrays.has(case, LABELS):
-                self.arrays.write(case, LABELS, self._counted(case, teacher))
+            if not arrays.has(case, LABELS):
+                arrays.write(case, LABELS, self._counted(case, teacher))
             self.run.folder.report(Progress(done, len(mine), "Counting levels"))
         accelerator.wait_for_everyone()
         self.number = number
@@ -81,7 +80,12 @@ class LevelCounter:
         """
         if self.number is None:
             return torch.full((len(slices), *self.run.settings.input.size), IGNORE, dtype=torch.uint8)
-        return torch.from_numpy(np.stack([self.arrays.read(case, LABELS)[k] for case, k in slices]))
+        arrays = self._arrays(self.number)
+        return torch.from_numpy(np.stack([arrays.read(case, LABELS)[k] for case, k in slices]))
+
+    def _arrays(self, number: int) -> ArrayFiles:
+        """Return what is kept of a counting."""
+        return ArrayFiles(self.folder / f"{number:03d}")
 
     def _counted(self, case: str, teacher: nn.Module) -> np.ndarray:
         images = torch.from_numpy(self.inputs.store.images(case)).unsqueeze(1)
@@ -99,8 +103,7 @@ class LevelCounter:
     def _text(self, case: str, slices: Sequence[int]) -> Tensor:
         """Return y_text of eq. 3, as far as it is trusted, float32, (slices, classes, AP, SI)."""
         size, least_peak = self.run.settings.input.size, self.run.settings.train.least_peak
-        maps = torch.stack([self.maps.maps(case, k, size, least_peak).binary for k in slices])
-        return maps * self.trust[:, None, None]
+        return self.maps.binary_maps(case, slices, size, least_peak) * self.trust[:, None, None]
 
 
 def sure_labels(seen: Seen, named: Tensor, naming: Naming, least_kind: float) -> Tensor:

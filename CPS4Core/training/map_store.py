@@ -6,7 +6,7 @@ Upsampled and thresholded on the device, they give the same maps, warped along w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,10 @@ class MapStore:
         """Return the text maps of one slice of ``size``."""
         A, thresholds = (torch.from_numpy(read(case, k)) for read in (self.attention, self.thresholds))
         return text_maps(A, size, thresholds=thresholds, least_peak=least_peak)
+
+    def binary_maps(self, case: str, slices: Iterable[int], size: Sequence[int], least_peak: float) -> Tensor:
+        """Return y_text of eq. 3 of several slices of a case, bool, (slices, classes, H, W)."""
+        return torch.stack([self.maps(case, k, size, least_peak).binary for k in slices])
 
 
 @torch.inference_mode()

@@ -30,10 +30,8 @@ def trust_in(maps: MapStore, inputs: TrainingInputs, settings: Settings) -> Tens
         return torch.ones(NUM_CLASSES)
     size, least_peak = settings.input.size, settings.train.least_peak
 
-    def binary_maps(case: str) -> Tensor:
-        return torch.stack([maps.maps(case, k, size, least_peak).binary for k in range(store.counts[case])])
-
-    stacked, labels = (binary_maps(case) for case in cases), (store.labels(case) for case in cases)
+    stacked = (maps.binary_maps(case, range(store.counts[case]), size, least_peak) for case in cases)
+    labels = (store.labels(case) for case in cases)
     return measure_text_trust(stacked, labels, settings.train.least_trust)
 
 
