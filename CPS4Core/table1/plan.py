@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from CPS4Core.config import Settings, load_settings
+from CPS4Core.config import PAPER, Settings, load_settings
 from CPS4Core.errors import CPS4Error
 
 OURS = "cps4"
@@ -46,17 +47,20 @@ class Row:
         return load_settings(preset, [*changes, *self.changes], chosen)
 
 
-AS_PUBLISHED = (
-    "train.enhanced_target=logits",
-    "train.teacher_weight=1.0",
-    "train.text_trust=full",
-    "train.text_weight=1.0",
-    "train.merged_by=attention",
-    "train.unmapped=background",
-    "train.confidence=0.0",
-    "train.count_every=0",
-    "train.two_views=false",
-    "train.ramp=0.0",
+AS_PUBLISHED = tuple(
+    f"train.{name}={json.dumps(getattr(PAPER.train, name))}"
+    for name in (
+        "enhanced_target",
+        "teacher_weight",
+        "text_trust",
+        "text_weight",
+        "merged_by",
+        "unmapped",
+        "confidence",
+        "count_every",
+        "two_views",
+        "ramp",
+    )
 )
 """How the paper uses the text maps, and no more; whatever the table's settings do with them."""
 
