@@ -78,13 +78,14 @@ class SliceGrid:
             columns = Axis.stretched(lengths[2], settings.size[1], 0.0, float(lengths[2]))
         else:
             array = sitk.GetArrayViewFromImage(image)
+            lowest = array.min()
             rows, columns = (
                 Axis.centred(
                     lengths[k],
                     settings.size[k - 1],
                     settings.spacing_mm / spacing[k],
                     whole,
-                    _empty_border(array, order[k], turned=k in flips),
+                    _empty_border(array, lowest, order[k], turned=k in flips),
                 )
                 for k in (1, 2)
             )
@@ -234,17 +235,17 @@ def stack_axes(direction: tuple[float, ...]) -> tuple[tuple[int, int, int], tupl
     return order, flips
 
 
-def _empty_border(array: np.ndarray, axis: int, turned: bool) -> tuple[int, int]:
+def _empty_border(array: np.ndarray, lowest: float, axis: int, turned: bool) -> tuple[int, int]:
     """Return how many planes of a volume show nothing but its lowest value, before and after the picture.
 
     None where hardly anything would be left.
 
     Args:
         array: of the volume.
+        lowest: its lowest value.
         axis: across the planes.
         turned: count from the other end.
     """
-    lowest = array.min()
     planes = np.moveaxis(array, axis, 0)
     before, after = (
         next((k for k, plane in enumerate(towards) if (plane != lowest).any()), len(planes))
