@@ -244,7 +244,7 @@ def base(
     start: Annotated[
         str | None,
         typer.Option(
-            help="Model folder whose network to go on from with labelled data, or `base`.",
+            help="Model folder whose network and encoders to go on from with labelled data, or `base`.",
             show_default="synthetic spines alone come first",
         ),
     ] = None,

@@ -71,7 +71,7 @@ def make_base_model(
         data_sets: folders in the layout of nnU-Net v2; labelled and unlabelled cases are both used. Without any, the
             model learns from synthetic spines alone.
         leave_out: patterns of case names to keep for tests, such as ``spider*_005*``.
-        start: model whose network to go on from, instead of learning from synthetic spines alone first.
+        start: model whose network and encoders to go on from, instead of learning from synthetic spines alone first.
         minutes: stop after this time; the same call goes on. None: no limit.
         device: where to compute.
         report: receives the events.
@@ -107,7 +107,7 @@ def make_base_model(
     encoders = parts.train(
         "3-prompts",
         base.prompt_steps,
-        lambda: _started(PromptLearner(build_model(settings.encoders, settings.input.size), settings), trunk),
+        lambda: _prompt_learner(settings, begun, trunk),
         sources.labelled,
     )
     if sources.labelled is not None and sources.unlabelled is not None:
@@ -212,6 +212,13 @@ def _begun(start: Path, settings: Settings, sources: Sources) -> ModelFolder:
 def _started(learner: Learner, model: Path) -> Learner:
     learner.start_from(ModelFolder.open(model).load_network())
     return learner
+
+
+def _prompt_learner(settings: Settings, begun: ModelFolder | None, network: Path) -> Learner:
+    """Go on with the encoders of a model, if it has such; else begin with the trunk of the network."""
+    if begun is not None and begun.has(ENCODERS) and begun.encoder_settings == settings.encoders:
+        return PromptLearner(begun.load_encoders(), settings)
+    return _started(PromptLearner(build_model(settings.encoders, settings.input.size), settings), network)
 
 
 def _open_sources(

@@ -96,7 +96,7 @@ def test_a_stopped_run_ends_in_the_same_weights(tmp_path, few_patients):
 
 
 def test_going_on_from_a_model(tmp_path, few_patients):
-    """The network is the starting point, the card says so, and the synthetic part is left out."""
+    """Network and encoders are the starting point, the card says so, and the synthetic part is left out."""
     first = make(tmp_path / "first")
     data = write_phantom_data_set(tmp_path / "data", 2, labelled=2)
     model = make(tmp_path / "more", [data], start=first, changes=["base.learning_rate=1e-12"])
@@ -104,9 +104,10 @@ def test_going_on_from_a_model(tmp_path, few_patients):
     assert list(after.card.about["parts"]) == ["2-labelled", "3-prompts"]
     assert after.card.about["went_on_from"]["network"] == before.sha256()
     assert after.card.step == before.card.step + 4
-    theirs = dict(after.load_network().named_parameters())
-    for name, parameter in before.load_network().named_parameters():
-        assert torch.allclose(parameter, theirs[name], atol=1e-6)
+    for part in ("load_network", "load_encoders"):
+        theirs = dict(getattr(after, part)().named_parameters())
+        for name, parameter in getattr(before, part)().named_parameters():
+            assert torch.allclose(parameter, theirs[name], atol=1e-6)
 
 
 def test_what_cannot_be_gone_on_from(tmp_path, few_patients):
