@@ -134,6 +134,13 @@ class ModelFolder:
         """Return whether the model has a part: ``NETWORK``, ``TEACHER`` or ``ENCODERS``."""
         return part in self.card.weights
 
+    def has_encoders_for(self, settings: Settings) -> bool:
+        """Return whether it has encoders that see the same slices and are built as the settings say."""
+        return self.has(ENCODERS) and (self.input, self.encoder_settings) == (
+            settings.input,
+            settings.encoders,
+        )
+
     def add_to_card(self, **facts: Any) -> None:
         """Write more facts to the card.
 

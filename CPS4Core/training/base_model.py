@@ -166,7 +166,7 @@ class _Parts:
             "stage": name,
             "steps": steps,
             "data": self.sources.facts,
-            "start": None if self.begun is None else self.begun.sha256(),
+            "start": None if self.begun is None else _weights_of(self.begun),
         }
         accelerator = make_accelerator(self.device)
         with open_run(
@@ -195,6 +195,11 @@ class _Parts:
             self.report(event)
 
 
+def _weights_of(model: ModelFolder) -> dict[str, str]:
+    """Return the SHA-256 of each part that a training goes on from."""
+    return {part: model.sha256(part) for part in (NETWORK, ENCODERS) if model.has(part)}
+
+
 def _begun(start: Path, settings: Settings, sources: Sources) -> ModelFolder:
     """Return the model to go on from, which must be a network of the same shape."""
     model = ModelFolder.open(start)
@@ -216,7 +221,7 @@ def _started(learner: Learner, model: Path) -> Learner:
 
 def _prompt_learner(settings: Settings, begun: ModelFolder | None, network: Path) -> Learner:
     """Go on with the encoders of a model, if it has such; else begin with the trunk of the network."""
-    if begun is not None and begun.has(ENCODERS) and begun.encoder_settings == settings.encoders:
+    if begun is not None and begun.has_encoders_for(settings):
         return PromptLearner(begun.load_encoders(), settings)
     return _started(PromptLearner(build_model(settings.encoders, settings.input.size), settings), network)
 

@@ -66,7 +66,7 @@ def _open_start(settings: Settings, start: Path) -> ModelFolder:
     model = ModelFolder.open(start)
     if not model.has(ENCODERS):
         raise CPS4Error("The model to begin with has no encoders.", "Choose one of stage 1.", start)
-    if (model.input, model.encoder_settings) != (settings.input, settings.encoders):
+    if not model.has_encoders_for(settings):
         raise CPS4Error(
             "The model to begin with was trained on slices of another size, or has other encoders.",
             "Use its preset and settings.",

@@ -110,6 +110,20 @@ def test_going_on_from_a_model(tmp_path, few_patients):
             assert torch.allclose(parameter, theirs[name], atol=1e-6)
 
 
+def test_a_run_goes_on_only_from_the_same_encoders(tmp_path, few_patients):
+    """Though the network be the same: the prompts would be half of the one and half of the other."""
+    first, other = make(tmp_path / "first"), tmp_path / "other"
+    data = write_phantom_data_set(tmp_path / "data", 2, labelled=2)
+    make(tmp_path / "more", [data], start=first)
+    model = ModelFolder.open(first)
+    weights = {part: load_file(first / entry.file) for part, entry in model.card.weights.items()}
+    weights["encoders"] = {name: value + 1 for name, value in weights["encoders"].items()}
+    ModelFolder.write(other, model.card.step, weights, model.card)
+    assert ModelFolder.open(other).sha256() == model.sha256()
+    with pytest.raises(CPS4Error, match="another run"):
+        make(tmp_path / "more", [data], start=other)
+
+
 def test_what_cannot_be_gone_on_from(tmp_path, few_patients):
     first = make(tmp_path / "first")
     with pytest.raises(CPS4Error, match="nothing to go on with"):
