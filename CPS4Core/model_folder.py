@@ -184,7 +184,7 @@ class ModelFolder:
         return self.card.weights[part]
 
     def _filled(self, build: Callable[[], M], weights: WeightsFile) -> M:
-        """Return a new module with the weights in place; those of half precision become float32.
+        """Return a new module with the weights in place, whatever their precision in the file; float32.
 
         Nothing is built that is larger than what the file holds, and nothing read that does not fit what is built.
         """

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from CPS4Core.eight_bits import SCALE, restore
 from CPS4Core.errors import CPS4Error
 from CPS4Core.files import not_whole, written_aside
 
@@ -38,7 +39,7 @@ def save_weights(path: Path, tensors: dict[str, Tensor], header: dict[str, str] 
 def load_weights(
     path: Path, shapes: Mapping[str, Sequence[int]] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a safetensors file, on the CPU, and its header.
+    """Return the tensors of a safetensors file, on the CPU, and its header; those in eight bits become float32.
 
     Args:
         path: the file.
@@ -56,7 +57,8 @@ def load_weights(
         with safe_open(path, framework="pt") as file:
             if shapes is not None:
                 _check_shapes(file, shapes, path)
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return restore(tensors), file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise CPS4Error(
             "The file is truncated or is no safetensors file.",
@@ -67,7 +69,9 @@ def load_weights(
 
 def _check_shapes(file: Any, shapes: Mapping[str, Sequence[int]], path: Path) -> None:
     found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-    if found != {name: list(shape) for name, shape in shapes.items()}:
+    wanted = {name: list(shape) for name, shape in shapes.items()}
+    scales = {name + SCALE: shape[:1] for name, shape in wanted.items() if name + SCALE in found}
+    if found != wanted | scales:
         raise _unfit(path)
 
 

@@ -4,7 +4,7 @@
         tissues/      tissue maps of synthetic patients
         slices/       real slices, prepared
         1-synthetic/  2-labelled/  3-prompts/  4-unlabelled/   one run each
-        model/        the network and the encoders in half precision
+        model/        the network and the encoders, in eight bits a number
 
 A part that is finished is not repeated; a stopped one goes on.
 """
@@ -28,6 +28,7 @@ from CPS4Core.card import ENCODERS, NETWORK
 from CPS4Core.config import Settings
 from CPS4Core.data.dataset import Case, DataSet, open_data_set
 from CPS4Core.data.slices import prepare_slices
+from CPS4Core.eight_bits import compress
 from CPS4Core.errors import CPS4Error
 from CPS4Core.events import Artifact, Finished, Reporter, Started
 from CPS4Core.files import read_json, write_json
@@ -276,7 +277,7 @@ def _assemble(
     parts: _Parts,
     begun: ModelFolder | None,
 ) -> None:
-    """Write the model: both parts in half precision, and a card that says how it came about."""
+    """Write the model: both parts in eight bits a number, and a card that says how it came about."""
     history = parts.history()
     about: dict[str, Any] = {
         "name": "CPS4 base",
@@ -287,18 +288,12 @@ def _assemble(
     if begun is not None:
         about["went_on_from"] = {"network": begun.sha256(), **begun.card.about}
     weights = {
-        NETWORK: ModelFolder.open(network).load_network().state_dict(),
-        ENCODERS: ModelFolder.open(encoders).load_encoders().state_dict(),
-    }
-    halved = {
-        part: {
-            name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
-        }
-        for part, tensors in weights.items()
+        NETWORK: compress(ModelFolder.open(network).load_network().state_dict()),
+        ENCODERS: compress(ModelFolder.open(encoders).load_encoders().state_dict()),
     }
     before = 0 if begun is None else begun.card.step
     steps = before + sum(part["steps"] for part in history.values())
-    ModelFolder.write(model, steps, halved, new_card(settings, stage=2, step=steps, about=about))
+    ModelFolder.write(model, steps, weights, new_card(settings, stage=2, step=steps, about=about))
 
 
 def _stop_after(minutes: float, cancellation: Cancellation) -> None:

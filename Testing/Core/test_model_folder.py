@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from small_models import MODELS, write_random_model, write_text_model
 
 from CPS4Core.card import CARD, ENCODERS, FORMAT, NETWORK, TEACHER, Card, holds_model
 from CPS4Core.config import InputSettings
+from CPS4Core.eight_bits import compress
 from CPS4Core.errors import CPS4Error
 from CPS4Core.model_folder import ModelFolder
 from CPS4Core.weights import load_weights, save_weights
@@ -90,7 +92,14 @@ def test_the_card_is_read_once(tmp_path):
     assert answers(model)
 
 
-def test_weights_of_half_precision_fill_a_float32_network(tmp_path):
+def halved(tensors):
+    return {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("shrink", "stored_as", "near"), [(halved, torch.float16, 0.01), (compress, torch.int8, 0.05)]
+)
+def test_weights_of_less_precision_fill_a_float32_network(tmp_path, shrink, stored_as, near):
     original = ModelFolder.open(MODELS / f"format-{FORMAT}")
     parts = {
         NETWORK: original.load_network(),
@@ -98,23 +107,17 @@ def test_weights_of_half_precision_fill_a_float32_network(tmp_path):
         ENCODERS: original.load_encoders(),
     }
     text = parts[ENCODERS].text
-    halved = {
-        part: {
-            name: tensor.half() if tensor.is_floating_point() else tensor
-            for name, tensor in module.state_dict().items()
-        }
-        for part, module in parts.items()
-    }
-    ModelFolder.write(tmp_path, 12, halved, original.card, text=text)
-    stored, _ = load_weights(next(tmp_path.glob("network-*.safetensors")))
-    assert any(tensor.dtype == torch.float16 for tensor in stored.values())
+    small = {part: shrink(module.state_dict()) for part, module in parts.items()}
+    ModelFolder.write(tmp_path, 12, small, original.card, text=text)
+    with safe_open(next(tmp_path.glob("network-*.safetensors")), framework="pt") as file:
+        assert stored_as in {file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118
     model = ModelFolder.open(tmp_path)
     assert model.sha256() != original.sha256()
     for module in (model.load_network(), model.load_encoders()):
         assert {weight.dtype for weight in module.parameters()} == {torch.float32}
     now, then = answers(model), answers(original)
     for name in then:
-        assert now[name] == pytest.approx(then[name], abs=0.01)
+        assert now[name] == pytest.approx(then[name], abs=near)
 
 
 def test_older_weights_go_once_the_card_names_the_new_ones(tmp_path):

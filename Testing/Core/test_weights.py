@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 
+from CPS4Core.eight_bits import LEVELS, SCALE, compress
 from CPS4Core.errors import CPS4Error
 from CPS4Core.training.checkpoint import load_checkpoint, save_checkpoint
 from CPS4Core.weights import load_weights, save_weights
@@ -70,3 +71,33 @@ def test_shared_and_strided_tensors_are_written(tmp_path):
     save_weights(tmp_path / "w.safetensors", {"a": weight, "b": weight.T})
     tensors, _ = load_weights(tmp_path / "w.safetensors")
     assert torch.equal(tensors["b"], weight.T)
+
+
+def test_eight_bits_are_as_near_as_a_step_of_each_row(tmp_path):
+    kernels = torch.randn(8, 16, 3, 3) * torch.logspace(-6, 2, 8)[:, None, None, None]
+    kernels[3] = 0
+    weights = {"conv": kernels, "bias": torch.randn(8), "small": torch.randn(4, 4), "count": torch.tensor(7)}
+    small = compress(weights)
+    assert {name: tensor.dtype for name, tensor in small.items()} == {
+        "conv": torch.int8,
+        "conv" + SCALE: torch.float32,
+        "bias": torch.float16,
+        "small": torch.float16,
+        "count": torch.int64,
+    }
+    path = tmp_path / "network.safetensors"
+    save_weights(path, small)
+    loaded, _ = load_weights(path, {name: tensor.shape for name, tensor in weights.items()})
+    assert loaded.keys() == weights.keys() and loaded["conv"].dtype == torch.float32
+    step = kernels.abs().amax((1, 2, 3)) / LEVELS
+    assert ((loaded["conv"] - kernels).abs() <= 0.5001 * step[:, None, None, None]).all()
+    assert (loaded["conv"][3] == 0).all()
+    assert torch.equal(loaded["count"], weights["count"])
+
+
+@pytest.mark.parametrize("scale", [torch.ones(7), torch.ones(8, 1), torch.ones(())])
+def test_eight_bits_with_scales_of_another_shape_are_refused(tmp_path, scale):
+    small = compress({"conv": torch.randn(8, 16, 3, 3)}) | {"conv" + SCALE: scale}
+    save_weights(tmp_path / "network.safetensors", small)
+    with pytest.raises(CPS4Error, match="do not fit"):
+        load_weights(tmp_path / "network.safetensors", {"conv": (8, 16, 3, 3)})
