@@ -58,7 +58,9 @@ def shift_fat(draw: Appearance, signal: Tensor, fat_share: Tensor, pixel_mm: flo
         pixel_mm: pixel size.
     """
     most = MOST_SHIFT_MM / pixel_mm
-    pixels = _for_some(draw, SHIFTED_FAT, draw.uniform(len(signal), -most, most), 0.0)[:, 0, 0]
+    # On the CPU: a shift by whole pixels is a number that the device would have to be waited for.
+    pixels = most * (2 * torch.rand(len(signal), generator=draw.generator) - 1)
+    pixels = pixels * (torch.rand(len(signal), generator=draw.generator) < SHIFTED_FAT)
     axes = torch.rand(len(signal), generator=draw.generator) < 0.5
     fat = signal * fat_share
     moved = [

@@ -170,4 +170,5 @@ def present_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     overlap = classes.index_add(0, truth.flatten(), of_truth.flatten())
     held = classes.index_add(0, truth.flatten(), known.flatten().to(p.dtype))
     dice = 2 * overlap / (p.sum((0, 2, 3)) + held + 1e-5)
-    return 1 - dice[held > 0].mean()
+    there = (held > 0).to(p.dtype)
+    return 1 - (dice * there).sum() / there.sum().clamp_min(1)

@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from CPS4Core.cancellation import Cancellation
 from CPS4Core.class_table import BACKGROUND, IGNORE, NUM_CLASSES
@@ -16,9 +17,11 @@ from CPS4Core.events import Metric, silent
 from CPS4Core.model_folder import ModelFolder
 from CPS4Core.segmentation.unet import ResidualUNet
 from CPS4Core.synthesis import bank as banks
+from CPS4Core.synthesis.appearance import Appearance
 from CPS4Core.synthesis.phantom.data_set import write_phantom_data_set
+from CPS4Core.synthesis.recast import recast, two_looks
 from CPS4Core.training.base_model import make_base_model
-from CPS4Core.training.learners import SemiSupervisedLearner, present_dice_loss
+from CPS4Core.training.learners import PromptLearner, SemiSupervisedLearner, present_dice_loss
 from CPS4Core.vision_language.known_prompts import KnownPrompts
 from CPS4Core.vision_language.losses import token_masks
 from CPS4Core.vision_language.model import build_model
@@ -60,7 +63,11 @@ def test_from_synthetic_spines_alone(tmp_path, few_patients):
     card = json.loads((model / "card.json").read_text())
     assert list(card["about"]["parts"]) == ["1-synthetic", "3-prompts"] and card["about"]["data_sets"] == []
     for file in model.glob("*.safetensors"):
-        assert {tensor.dtype for tensor in load_file(file).values()} <= {torch.float16, torch.int64}
+        # In eight bits a number, with a scale in full for each row; half precision for what is small.
+        dtypes = {tensor.dtype for tensor in load_file(file).values()}
+        assert (
+            {torch.int8, torch.float32} <= dtypes <= {torch.int8, torch.float32, torch.float16, torch.int64}
+        )
     network = ModelFolder.open(model).load_network()
     assert next(network.parameters()).dtype == torch.float32
     assert network(torch.zeros(1, 1, 64, 64)).shape == (1, NUM_CLASSES, 64, 64)
@@ -155,6 +162,42 @@ def test_dice_of_the_classes_that_are_there():
     sure[0, :, 0, 1] = -20.0
     sure[0, 3, 0, 1] = 20.0
     assert float(present_dice_loss(sure, target)) == pytest.approx(1 / 3, abs=1e-4)
+
+
+class NeverWaiting(TorchDispatchMode):
+    """Refuses what a GPU would have to be waited for: results whose size, or whose place, depends on values."""
+
+    def __init__(self, *numbers):
+        super().__init__()
+        aten = torch.ops.aten
+        self.refused = {aten.nonzero.default, aten.masked_select.default, *numbers}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func not in self.refused, func
+        if "index" in func.name() and isinstance(args[1], (list, tuple)):
+            assert all(place is None or place.dtype != torch.bool for place in args[1]), func
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_never_waits_for_the_device():
+    settings = load_settings("base", TINY)
+    draw = Appearance(settings.input.size, 4.0, torch.Generator().manual_seed(0), CPU)
+    maps = torch.from_numpy(np.stack([banks.draw_patient_maps(0, patient) for patient in range(2)]))
+    source, marks = torch.rand(2, 1, 80, 90) + 0.1, torch.ones(2, 80, 90, dtype=torch.uint8)
+    with NeverWaiting():  # numbers of the CPU's own are drawn here
+        images, labels = draw(maps)
+        recast_images, recast_labels = recast(draw, source, marks, 4.0)
+        weak, strong, seen = two_looks(draw, source, 4.0)
+    images, labels = torch.cat([images, recast_images]), torch.cat([labels, recast_labels])
+    encoders = build_model(settings.encoders, settings.input.size)
+    prompts = PromptLearner(build_model(settings.encoders, settings.input.size), settings)
+    network = SemiSupervisedLearner(settings, encoders)
+    prompts.model.prompt_tokens(prompts.model.class_prompts())
+    with NeverWaiting():  # one_hot checks its numbers, on the CPU alone
+        prompts(images, labels)["total"].backward()
+    with NeverWaiting(torch.ops.aten._local_scalar_dense.default):
+        network(torch.cat([images, strong]), labels, weak, seen)["total"].backward()
+        network.update_average(3)
 
 
 def test_text_nudges_an_unsure_teacher_and_cannot_overrule_a_sure_one(monkeypatch):

@@ -133,6 +133,17 @@ def test_standardise_leaves_the_outside_at_zero():
     assert (result[:, :, :2] == 0).all()
     assert float(result[:, :, 2:].mean()) == pytest.approx(0, abs=1e-5)
     assert float(result[:, :, 2:].std()) == pytest.approx(1, abs=1e-3)
+    inside[:, 3:] = False  # a row is too little to tell what is bright
+    assert (standardise(image, inside) == 0).all()
+
+
+def test_standardise_clips_what_sticks_out_of_each_image_alone():
+    images = torch.rand(2, 1, 64, 65, generator=torch.Generator().manual_seed(0))
+    images[0, 0, 10, 10] = 1e6
+    images[1] *= 50
+    result = standardise(images, torch.ones(2, 64, 65, dtype=torch.bool))
+    assert result.abs().max() < 2  # an even spread ends at the square root of 3
+    torch.testing.assert_close(result.std((1, 2, 3)), torch.ones(2), atol=1e-3, rtol=0)
 
 
 def test_a_bank_draws_only_what_is_missing(tmp_path, monkeypatch):
