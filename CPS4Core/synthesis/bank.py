@@ -22,12 +22,16 @@ from CPS4Core.files import written_aside
 from CPS4Core.synthesis.paint import Painter
 from CPS4Core.synthesis.patient import draw_patient
 
-VERSION = 1
+VERSION = 2
 """Counts up when the same seed gives other maps."""
 ROWS, COLUMNS = 224, 416
 PIXEL_MM = 1.0
 PLANES = 2
 PATIENTS_A_FILE = 50
+FLANKS = 0.35
+"""Share of the patients whose planes lie at the flanks of the bodies, where bone, disc and muscle mix."""
+FLANKS_MM = (14.0, 28.0)
+"""How far from the middle those planes lie, in a patient of mean size."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,10 @@ def draw_patient_maps(seed: int, patient: int) -> np.ndarray:
         indexing="ij",
     )
     y, z = y.astype(np.float32), z.astype(np.float32)
-    side = np.clip(random.normal(0, 13), -34, 34)
+    if random.random() < FLANKS:
+        side = random.choice([-1, 1]) * random.uniform(*FLANKS_MM) * person.size
+    else:
+        side = np.clip(random.normal(0, 13), -34, 34)
     lean = random.normal(0, 0.035)
     state = random.integers(2**31)  # the same textures in both planes
     x = (side + lean * (z - centre_z)).astype(np.float32)

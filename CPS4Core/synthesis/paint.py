@@ -83,9 +83,10 @@ class Painter:
         gap = random_between(self.random, 0.5, 5) + 2 * self._texture(20)
         self._set((front > -gap) & (self.z > 0), "presacral_fat")
         self._vessels(front)
-        # Psoas beside the bodies, back muscles behind them.
-        beside = np.abs(self.side) > 24 * size
-        self._set(beside & (np.abs(behind) < 26 * size) & (np.abs(self.side) < 60 * size), "muscle")
+        # Psoas, which lies against the flanks of the bodies and thickens outwards; back muscles behind them.
+        apart = np.abs(self.side) / size
+        psoas = 26 * np.clip((apart - 15) / 9, 0, 1)
+        self._set((np.abs(behind) < psoas * size) & (apart < 60), "muscle")
         self._set(behind > 8 * size, "muscle")
         fatty = self._texture((2.5, 16)) + 2.6 * p.muscle_fat - 1.45
         lower = np.clip((40 - self.z) / 80, 0, 0.8)  # the multifidus is fattest at the sacrum
@@ -280,7 +281,7 @@ class Painter:
         )
         wide = min(segment.width, 52 * self.patient.size) / 2
         reach = deep * waist + rim
-        radius = superellipse(back / reach, side / wide)
+        radius = superellipse(back / reach, side / (wide * waist))
         bowl = np.clip(1 - (back / (0.82 * deep)) ** 2, 0, 1) * np.clip(1 - (side / (0.85 * wide)) ** 2, 0, 1)
         half = mean_half - back * np.tan(segment.wedge / 2)
         half = half - np.where(up > 0, segment.concave_high, segment.concave_low) * bowl
