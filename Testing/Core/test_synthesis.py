@@ -146,6 +146,18 @@ def test_standardise_clips_what_sticks_out_of_each_image_alone():
     torch.testing.assert_close(result.std((1, 2, 3)), torch.ones(2), atol=1e-3, rtol=0)
 
 
+def test_planes_at_the_flanks_show_bodies_against_muscle_and_no_cord(monkeypatch):
+    monkeypatch.setattr(banks, "FLANKS", 1.0)
+    maps = np.stack([draw_patient_maps(7, patient)[0] for patient in range(8)])
+    assert not (maps == surrounding("cord")).any()
+    bodies, muscle = (TISSUE_OF[maps] == TISSUES.index("marrow")), maps == surrounding("muscle")
+    assert bodies.any((1, 2)).sum() >= 6
+    near = np.zeros_like(bodies)  # within 3 mm in front of a body
+    for rows in (1, 2, 3):
+        near[:, :-rows] |= bodies[:, rows:]
+    assert (near & muscle).any((1, 2)).sum() >= 4
+
+
 def test_a_bank_draws_only_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(banks, "PATIENTS_A_FILE", 2)
     bank = draw_bank(tmp_path, 3, 0, 1, silent, Cancellation())
