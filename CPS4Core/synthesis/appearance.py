@@ -26,7 +26,7 @@ from CPS4Core.synthesis.tissues import LABEL_OF, STRUCTURE_OF, STRUCTURES, TISSU
 LEAST_PIXELS = 64
 """A picture with fewer pixels in the field of view shows nothing."""
 SAMPLED = 7
-"""Every how many pixels the central 99 % are looked for; odd, so that not all are of the same columns."""
+"""Of every so many pixels one tells how bright an image is; odd, so that not all are of the same columns."""
 _SHARES = torch.tensor(list(SHARES.values()))
 _MEANS = mean_signals()
 _FAT_SHARES = fat_shares()

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from CPS4Core.synthesis.appearance import Appearance, finish, nearest, standardise, view
+from CPS4Core.synthesis.appearance import SAMPLED, Appearance, finish, nearest, standardise, view
 
 KNOTS = 7
 """Points of a random curve of grey values."""
@@ -70,7 +70,7 @@ def _other_scanner(draw: Appearance, images: Tensor) -> Tensor:
 def _change_greys(draw: Appearance, images: Tensor) -> Tensor:
     """Return grey values in 0 to about 1, through a power, or a random curve, or as they are; (n, H, W)."""
     count = len(images)
-    sample = images.flatten(1)[:, ::7]
+    sample = images.flatten(1)[:, ::SAMPLED]
     low, high = torch.quantile(sample, torch.tensor([0.005, 0.995], device=draw.device), dim=1)[
         ..., None, None
     ]
